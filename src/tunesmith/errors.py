@@ -1,0 +1,93 @@
+"""Every error that Tunesmith raises on purpose. Knows nothing of HTTP or SQL; carries what both need.
+
+    TunesmithError            something is wrong, said in one sentence, with the next step
+    +- InvalidRequest   400   what was asked cannot be done as asked (`param` names the field)
+    |  +- InvalidRecipe       a field of a recipe is wrong
+    |  +- InvalidData         a row, a file or a template is wrong
+    |  +- ContextTooLong      prompt and completion do not fit into the model's positions
+    +- Unauthorized     401   no key, or a wrong one
+    +- NotFound         404   a model, file, job or key that does not exist
+    +- StorageFull      507   the disk is full; nothing was lost
+    +- Busy             503   the engine is starting, draining or out of slots
+    +- EngineFailed     502   the engine died or answered nonsense
+    +- PortInUse              the address is taken
+    +- TrainingFailed         a run stopped for a reason that a retry would meet again
+    +- CheckpointInvalid      a checkpoint is torn or was altered
+    +- Fenced                 another attempt holds the lease: stop, publish nothing
+"""
+
+
+class TunesmithError(Exception):
+    """`message` is one sentence, `hint` says what to do next, `param` names the field, `code` is stable for programs."""
+
+    code = "error"
+    status = 500
+
+    def __init__(self, message: str, *, hint: str = "", param: str | None = None, code: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.param = param
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class InvalidRequest(TunesmithError):
+    code = "invalid_request"
+    status = 400
+
+
+class InvalidRecipe(InvalidRequest):
+    code = "invalid_recipe"
+
+
+class InvalidData(InvalidRequest):
+    code = "invalid_training_file"
+
+
+class ContextTooLong(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class Unauthorized(TunesmithError):
+    code = "invalid_api_key"
+    status = 401
+
+
+class NotFound(TunesmithError):
+    code = "not_found"
+    status = 404
+
+
+class StorageFull(TunesmithError):
+    code = "disk_full"
+    status = 507
+
+
+class Busy(TunesmithError):
+    code = "engine_busy"
+    status = 503
+
+
+class EngineFailed(TunesmithError):
+    code = "engine_failed"
+    status = 502
+
+
+class PortInUse(TunesmithError):
+    code = "port_in_use"
+
+
+class TrainingFailed(TunesmithError):
+    code = "training_failed"
+
+
+class CheckpointInvalid(TunesmithError):
+    code = "checkpoint_invalid"
+
+
+class Fenced(TunesmithError):
+    code = "fenced"

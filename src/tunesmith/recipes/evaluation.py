@@ -1,0 +1,14 @@
+"""What to measure after training."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tunesmith.recipes.method import Part
+
+
+class EvaluationRecipe(Part):
+    """Measures taken on the held-out rows at the end of a run (and every `every_steps`)."""
+
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between two measurements of the held-out loss; None means at the end of each epoch at most ten times a run."""

@@ -1,0 +1,53 @@
+"""How to train: the method with its numbers, and the kind of adapter. No torch, no paths."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Part(BaseModel):
+    """A part of a recipe: unknown fields are refused, values are checked, nothing changes after."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class LoraAdapter(Part):
+    """Low-rank adapters (Hu et al. 2021) on the base's linear layers."""
+
+    type: Literal["lora"] = "lora"
+    rank: Annotated[int, Field(ge=1, le=512)] = 16
+    """Columns of A and rows of B; 16 suffices for small supervised sets (Schulman et al. 2025, "LoRA Without Regret")."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapter's inputs dropped while training."""
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Names of the layers to adapt; all-linear is better than attention alone at equal size (ibid.)."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead, for ranks above 64 (Kalajdzievski 2023)."""
+
+
+class SftMethod(Part):
+    """Supervised fine-tuning: cross-entropy on the assistant's tokens."""
+
+    type: Literal["sft"] = "sft"
+    epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Passes over the training rows; None chooses by their number (`recipes/auto.py`)."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Rows per optimizer step; None chooses by the number of rows."""
+    micro_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Rows per forward pass, at most batch_size; None means batch_size."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Peak learning rate of AdamW; None chooses by the base's width."""
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Factor on the learning rate, as in OpenAI's API."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps in which the learning rate rises from zero."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decoupled weight decay; 0, for a LoRA's update starts at zero anyway."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm."""
+    max_length: Annotated[int, Field(ge=8)] | None = None
+    """Tokens of the longest row; a longer one is an error, never cut. None means the base's positions."""

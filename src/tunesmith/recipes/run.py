@@ -1,0 +1,107 @@
+"""A recipe: everything needed to repeat a run, as it lies in `recipe.json` of a run folder. No torch, no SQL.
+
+Read from TOML or JSON with `load`, from a client's object with `parse`; both raise InvalidRecipe with the field's path.
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from tunesmith.errors import InvalidRecipe
+from tunesmith.recipes.data import DataRecipe
+from tunesmith.recipes.evaluation import EvaluationRecipe
+from tunesmith.recipes.method import LoraAdapter, Part, SftMethod
+from tunesmith.types import Quantization
+
+SECRET_WORDS = ("api_key", "token", "password", "secret")
+
+
+class CheckpointRecipe(Part):
+    """When state is made durable. A kill loses at most one interval."""
+
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps between two checkpoints; None means a twentieth of the run, at least 5 steps."""
+    keep: Annotated[int, Field(ge=1)] = 2
+    """Checkpoints kept for resuming; older ones are deleted after a newer one is durable."""
+
+
+class Recipe(Part):
+    """One run."""
+
+    version: Literal[1] = 1
+    """Version of this shape; a worker refuses a version that it does not know."""
+    name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9._ -]*$")] = ""
+    """A name for people; it becomes the suffix of the fine-tuned model's id."""
+    base: str = "tunesmith/tiny"
+    """The base model: an id from `tunesmith models list`, or the path of a local folder."""
+    quantization: Quantization = "none"
+    """Precision of the frozen base: none, or nf4 (QLoRA, Dettmers et al. 2023). The adapter is served on the same."""
+    method: SftMethod = Field(default_factory=SftMethod)
+    adapter: LoraAdapter = Field(default_factory=LoraAdapter)
+    data: DataRecipe
+    evaluation: EvaluationRecipe = Field(default_factory=EvaluationRecipe)
+    checkpoints: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+    """Fixes adapter initialisation, order of rows and dropout."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """CPU threads; 0 means all cores that the process may use."""
+    secrets: tuple[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], ...] = ()
+    """Names of environment variables that the run needs, such as HF_TOKEN. Never their values."""
+
+    @model_validator(mode="after")
+    def _micro_batch_divides(self) -> "Recipe":
+        micro, batch = self.method.micro_batch_size, self.method.batch_size
+        if micro and batch and batch % micro:
+            raise ValueError("method.batch_size must be a multiple of method.micro_batch_size")
+        return self
+
+
+def parse(value: dict[str, Any]) -> Recipe:
+    """The recipe of a JSON-like object. Raises InvalidRecipe naming the first wrong field by its path."""
+    try:
+        return Recipe.model_validate(value)
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def _invalid(error: ValidationError) -> InvalidRecipe:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"]) or "recipe"
+    reason = "is not a field of a recipe" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden" and any(word in path.lower() for word in SECRET_WORDS):
+        hint = "Secrets stand in a recipe by name only: list the environment variable in `secrets`."
+    else:
+        hint = "See docs/recipes.md for every field."
+    return InvalidRecipe(f"{path}: {reason}.", hint=hint, param=path)
+
+
+def load(path: Path) -> Recipe:
+    """The recipe in a .toml or .json file; relative data paths are taken from the file's folder. Raises InvalidRecipe."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except FileNotFoundError as error:
+        raise InvalidRecipe(f"There is no recipe at {path}.", hint="Check the path; examples/ has some.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise InvalidRecipe(f"{path} cannot be read as {path.suffix or 'JSON'}: {error}.", hint="Mend the file.") from error
+    if not isinstance(value, dict):
+        raise InvalidRecipe(f"{path} holds no object.", hint="A recipe is a table of fields; see docs/recipes.md.")
+    recipe = parse(value)
+    return recipe.model_copy(update={"data": _absolute(recipe.data, path.parent.absolute())})
+
+
+def _absolute(data: DataRecipe, folder: Path) -> DataRecipe:
+    validation = None if data.validation is None else str(folder / data.validation)
+    return data.model_copy(update={"train": str(folder / data.train), "validation": validation})
+
+
+def merge(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """`part` laid over `whole`, table by table; neither is changed."""
+    merged = dict(whole)
+    for key, value in part.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,27 @@
+"""Values that several floors pass around. No behaviour beyond making and comparing them."""
+
+import secrets
+import time
+from typing import Any, Literal
+
+Message = dict[str, Any]
+"""One message in the OpenAI chat shape: role, content, and tool_calls or tool_call_id where they apply."""
+
+JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+Wanted = Literal["run", "pause", "cancel"]
+"""What `control.json` asks a worker for."""
+
+Quantization = Literal["none", "nf4"]
+"""The precision of a base: as stored, or NF4 with double quantization (bitsandbytes)."""
+
+
+def new_id(prefix: str) -> str:
+    """A random public id such as `ftjob-` and 24 hexadecimal digits; never used as a path given by a client."""
+    return f"{prefix}-{secrets.token_hex(12)}"
+
+
+def unix_now() -> int:
+    """Seconds since 1970, as OpenAI's `created_at` has it."""
+    return int(time.time())
