@@ -1,0 +1,41 @@
+# make demo   sets everything up and runs the main job
+# make test   sets everything up and passes the tests
+# make check  style, types, floors, docs
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo serve test test-all check setup setup-dev clean
+
+demo: setup
+	$(BIN)/tunesmith demo
+
+serve: setup
+	$(BIN)/tunesmith serve
+
+test: setup-dev
+	$(BIN)/python -m pytest
+
+check: setup-dev
+	$(BIN)/ruff check src tests scripts examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/docs tests/test_house.py
+
+setup: $(VENV)/.installed
+setup-dev: $(VENV)/.installed-dev
+
+# The stamp comes last, so an install that was interrupted is simply run again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .tunesmith build dist src/*.egg-info
