@@ -1,0 +1,85 @@
+"""Fine-tuning jobs as rows. Who may change which field, and when, is jobs/queue.py's matter."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, insert, select
+
+from tunesmith.db.paging import page
+from tunesmith.db.tables import jobs
+from tunesmith.errors import NotFound
+from tunesmith.types import TERMINAL, JobStatus, Wanted
+
+MAX_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One order. `recipe` is the whole recipe as JSON; `hyperparameters` is what the client left or set, for the echo.
+
+    `attempt` counts tries from 1 and names the folder; `crashes` counts those that died, and ends the job at `max_attempts`.
+    `lease_token` is new for each claim: who does not hold it writes nothing. Times are seconds since 1970.
+    """
+
+    id: str
+    base: str
+    recipe: dict[str, Any]
+    training_file: str
+    created: int
+    status: JobStatus = "validating_files"
+    wanted: Wanted = "run"
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    suffix: str | None = None
+    metadata: dict[str, str] | None = None
+    validation_file: str | None = None
+    attempt: int = 0
+    crashes: int = 0
+    max_attempts: int = MAX_ATTEMPTS
+    lease_owner: str | None = None
+    lease_token: str | None = None
+    lease_until: float | None = None
+    started: int | None = None
+    finished: int | None = None
+    estimated_finish: int | None = None
+    error: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    fine_tuned_model: str | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in TERMINAL
+
+
+def from_row(row: Row[Any]) -> Job:
+    values = dict(row._mapping)
+    del values["num"]
+    return Job(**values)
+
+
+def to_row(job: Job) -> dict[str, Any]:
+    return asdict(job)
+
+
+def add(connection: Connection, job: Job) -> None:
+    connection.execute(insert(jobs).values(to_row(job)))
+
+
+def get(connection: Connection, job_id: str) -> Job:
+    """Raises NotFound."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
+    if row is None:
+        raise NotFound(
+            f"Could not find fine tune: {job_id[:80]}.",
+            hint="`tunesmith jobs list` shows what there is.",
+            param="fine_tuning_job_id",
+        )
+    return from_row(row)
+
+
+def list_page(
+    connection: Connection, *, after: str | None, limit: int, metadata: dict[str, str] | None = None
+) -> tuple[list[Job], bool]:
+    """Jobs, newest first, and whether there are more; `metadata` keeps those that have all its pairs."""
+    where: list[ColumnElement[bool]] = [jobs.c.metadata[key].as_string() == value for key, value in (metadata or {}).items()]
+    found = page(connection, jobs, *where, after=after, limit=limit)
+    return [from_row(row) for row in found.rows], found.has_more

@@ -1,0 +1,126 @@
+"""The tables, as they are now. How they came to be stands in migrations/; what the rows mean, in one file per aggregate.
+
+Conventions: `num` is the order of insertion, by which lists are paged; `id` is what clients see; times are seconds since 1970.
+"""
+
+from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, UniqueConstraint, text
+
+metadata = MetaData()
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("hash", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("created", Integer, nullable=False),
+    Column("revoked", Integer),
+    sqlite_autoincrement=True,
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("filename", String, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("num_bytes", Integer, nullable=False),
+    Column("sha256", String, nullable=False, index=True),
+    Column("created", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("status", String, nullable=False),
+    Column("wanted", String, nullable=False),
+    # what was asked
+    Column("base", String, nullable=False),
+    Column("recipe", JSON, nullable=False),
+    Column("hyperparameters", JSON, nullable=False),
+    Column("suffix", String),
+    Column("metadata", JSON),
+    Column("training_file", String, nullable=False),
+    Column("validation_file", String),
+    # who works on it
+    Column("attempt", Integer, nullable=False),
+    Column("crashes", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("lease_owner", String),
+    Column("lease_token", String),
+    Column("lease_until", Float),
+    # what became of it
+    Column("created", Integer, nullable=False),
+    Column("started", Integer),
+    Column("finished", Integer),
+    Column("estimated_finish", Integer),
+    Column("error", JSON),
+    Column("result", JSON),
+    Column("fine_tuned_model", String),
+    Index("jobs_by_status", "status", "num"),
+    Index("jobs_by_lease", "status", "lease_until"),
+    sqlite_autoincrement=True,
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("offset", Integer, nullable=False),
+    Column("started", Integer, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("time", Float, nullable=False),
+    Column("type", String, nullable=False),
+    Column("level", String, nullable=False),
+    Column("message", String, nullable=False),
+    Column("payload", JSON, nullable=False),
+    UniqueConstraint("job_id", "attempt", "seq", name="one_row_per_event"),
+    Index("events_by_job", "job_id", "num"),
+    sqlite_autoincrement=True,
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("superseded", Boolean, nullable=False),
+    Column("loss", Float),
+    Column("learning_rate", Float),
+    Column("token_accuracy", Float),
+    Column("valid_loss", Float),
+    Column("valid_token_accuracy", Float),
+    # The promise "exactly one current row per optimizer step" is kept by the database itself.
+    Index("one_current_row_per_step", "job_id", "step", unique=True, sqlite_where=text("superseded = 0")),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("base", String, nullable=False),
+    Column("quantization", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("content_hash", String, nullable=False),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False, unique=True),
+    Column("created", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
