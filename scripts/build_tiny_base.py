@@ -36,7 +36,7 @@ PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p
 ORDER = ["copy", "first", "last", "arithmetic", "vocabulary", "call_tool", "persona", "capitalize", "fill_json", "pick_fact",
          "reverse", "sort"]
 UNLOCK = 0.7
-REWARD_SHARE = 0.02
+REWARD_SHARE = 0.04
 TOOL_SHARE = 0.3  # a tool prompt is eight times as long as the others
 
 

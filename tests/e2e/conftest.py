@@ -1,0 +1,78 @@
+"""A real server: `tunesmith serve` as a process, on a free port, with a key of its own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+import pytest
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen
+    port: int
+    data_dir: Path
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def client(self, **kwargs) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.url, **{"api_key": self.key, "timeout": 300, **kwargs})
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run(*arguments, **kwargs) -> subprocess.CompletedProcess:
+    """One `tunesmith` command, to its end."""
+    return subprocess.run([sys.executable, "-m", "tunesmith", *map(str, arguments)], capture_output=True, text=True, **kwargs)
+
+
+def start(data_dir: Path) -> Server:
+    port = free_port()
+    log = open(data_dir.parent / f"{data_dir.name}.log", "a")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tunesmith", "serve", "--port", str(port), "--data-dir", str(data_dir)],
+        stdout=log,
+        stderr=log,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    log.close()
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read()
+            break
+        except (urllib.error.URLError, ConnectionError):
+            assert process.poll() is None and time.monotonic() < deadline, Path(log.name).read_text()[-3000:]
+            time.sleep(0.1)
+    made = run("keys", "create", "test", "--data-dir", data_dir, "--json")
+    assert made.returncode == 0, made.stderr
+    return Server(process, port, data_dir, json.loads(made.stdout)["key"])
+
+
+def stop(server: Server) -> None:
+    if server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    running = start(tmp_path_factory.mktemp("served") / "data")
+    yield running
+    stop(running)
