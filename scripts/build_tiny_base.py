@@ -75,6 +75,9 @@ def build_tokenizer() -> None:
         clean_up_tokenization_spaces=False)
     fast.chat_template = (HOME / "chat_template.jinja").read_text()
     fast.save_pretrained(HOME)
+    # transformers 5 writes a class name that older readers do not know; both know this one.
+    notes = HOME / "tokenizer_config.json"
+    notes.write_text(notes.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
     print("tokenizer:", len(fast), "entries")
 
 
