@@ -20,6 +20,8 @@ class DataRecipe(Part):
     """The rows' shape; auto recognises it from the first row's fields."""
     map: dict[str, str] = Field(default_factory=dict)
     """Our field name -> the file's column, where they differ, such as {"question": "ask"}."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """Rows that cannot be used stop the run; skip leaves them out instead, and lists each in the run's report."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training rows kept back for evaluation when `validation` is None."""
     rehearsal: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -1,0 +1,224 @@
+"""Renders conversations to token ids, with the loss mask: which tokens train. The engine renders with the same function.
+
+The mask comes from the template itself, for any template that only ever appends: the text of a conversation up to an
+answer is a prefix of the text of the whole, so the difference of two renders is that answer. Both the text and the ids are
+checked against the full render, and a template that rewrites earlier messages is refused. Trained are an assistant's text,
+its tool calls and the token that ends its message; nothing after that, nothing before. Knows no files and no torch.
+"""
+
+import functools
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from tunesmith.data.formats import Row
+from tunesmith.data.messages import to_messages, to_tools
+from tunesmith.errors import InvalidData
+from tunesmith.types import Message
+
+MARK = "\u2042first answer\u2042"
+"""A text that stands for the first message's, to see where a template puts it."""
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """Token ids and, for each, whether the loss counts its prediction. Equal lengths; the first token never trains."""
+
+    ids: list[int]
+    loss_mask: list[bool]
+
+    @property
+    def num_trained(self) -> int:
+        return sum(self.loss_mask)
+
+
+class Span(NamedTuple):
+    """Characters `start` to `end` of a rendered text: an assistant's answer with the token that ends it."""
+
+    start: int
+    end: int
+    trains: bool
+
+
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[dict[str, Any]] | None = None
+) -> list[int]:
+    """Ids of a conversation, ready for the assistant's next message. Raises InvalidData for messages that are not valid."""
+    text = render(tokenizer, to_messages(messages), to_tools(tools), generate=True)
+    return piece_ids(tokenizer, text)
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of plain text, after the start token if the tokenizer adds one, without an end token."""
+    return _start_ids(tokenizer) + piece_ids(tokenizer, text)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, row: Row) -> EncodedRow:
+    """Ids and loss mask of one row. A KTO row trains its last answer. Raises InvalidData, with the reason as one sentence.
+
+    A preference pair has two answers: use `encode_pair`.
+    """
+    if row.kind == "preference":
+        raise InvalidData("A preference pair has two answers; it cannot be trained on as one.", hint="Use the method dpo.")
+    if row.text is not None or row.completion is not None:
+        return _encode_text(tokenizer, row.text if row.text is not None else row.prompt or "", row.completion)
+    last = len(row.messages) - 1
+    weights = [int(n == last) for n in range(last + 1)] if row.kind == "kto" else row.weights
+    return encode_conversation(tokenizer, row.messages, row.tools, weights)
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[EncodedRow, EncodedRow]:
+    """The chosen and the rejected answer of a preference pair, each after the prompt; only the answers train."""
+    before = [0] * len(row.messages)
+    chosen, rejected = (
+        encode_conversation(tokenizer, row.messages + answer, row.tools, before + [1] * len(answer))
+        for answer in (row.chosen, row.rejected)
+    )
+    return chosen, rejected
+
+
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[dict[str, Any]], weights: list[int] | None = None
+) -> EncodedRow:
+    """Ids and mask of a conversation; `weights` (0 or 1 for each message) leaves out answers. Raises InvalidData."""
+    _refuse_control_tokens(tokenizer, messages)
+    text = render(tokenizer, messages, tools)
+    spans = answer_spans(tokenizer, text, messages, tools, weights)
+    if not any(span.trains for span in spans):
+        raise InvalidData("No token of it would be trained.")
+    return _by_offsets(tokenizer, text, spans) or _by_pieces(tokenizer, text, spans)
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[dict[str, Any]], *, generate: bool = False
+) -> str:
+    """The template's text for messages in normal form; `generate` opens the assistant's next message."""
+    try:
+        return str(tokenizer.apply_chat_template(messages, tools=tools or None, add_generation_prompt=generate, tokenize=False))
+    except (TemplateError, TypeError, ValueError) as error:
+        raise InvalidData(f"The base's chat template cannot render it: {error}.", hint="Does the base support tools?") from error
+
+
+def answer_spans(
+    tokenizer: PreTrainedTokenizerBase, text: str, messages: list[Message], tools: list[dict[str, Any]], weights: list[int] | None
+) -> list[Span]:
+    """Where each assistant message stands in `text`, the full render. Raises InvalidData unless the template only appends."""
+    spans = []
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = render(tokenizer, messages[:number], tools, generate=True) if number else _opening(tokenizer, tools)
+        after = text if number == len(messages) - 1 else render(tokenizer, messages[: number + 1], tools)
+        if not after.startswith(before) or not text.startswith(after):
+            raise InvalidData(
+                f"The base's chat template rewrites what stands around message {number + 1}, so its tokens cannot be told.",
+                hint="Split the conversation into rows that end with that message, or use a template that only appends.",
+            )
+        end = _end_of_message(tokenizer, after, len(before), number + 1)
+        spans.append(Span(len(before), end, weights is None or bool(weights[number])))
+    return spans
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]) -> str:
+    """What stands before a conversation's first message, if that is the assistant's: many templates cannot render nothing."""
+    shown = render(tokenizer, [{"role": "assistant", "content": MARK}], tools)
+    return shown[: shown.index(MARK)]
+
+
+def _end_of_message(tokenizer: PreTrainedTokenizerBase, text: str, start: int, number: int) -> int:
+    """Where the token that ends the answer from `start` on ends; line breaks after it are the template's own."""
+    ends = [match.end() for match in control_tokens(tokenizer).finditer(text, start)]
+    if not ends:
+        raise InvalidData(
+            f"The base's chat template does not end message {number} with a control token, so the model would not learn to stop.",
+            hint="Use a template that ends assistant messages with the end token.",
+        )
+    return ends[-1]
+
+
+@functools.lru_cache(maxsize=8)
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Matches each special token of the tokenizer, longest first."""
+    found = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    found |= set(tokenizer.all_special_tokens)
+    return re.compile("|".join(re.escape(token) for token in sorted(found, key=len, reverse=True)))
+
+
+def _refuse_control_tokens(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> None:
+    """Text that spells a control token would end its message early, and teach the model to."""
+    for number, message in enumerate(messages, start=1):
+        found = control_tokens(tokenizer).search(message["content"])
+        if found:
+            raise InvalidData(f"Message {number} holds the control token {found.group()}, which no text may.")
+
+
+def piece_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text that is already rendered: nothing is added to it."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _by_offsets(tokenizer: PreTrainedTokenizerBase, text: str, spans: list[Span]) -> EncodedRow | None:
+    """The full render's ids, if each prompt that the engine would see is a prefix of them; else None."""
+    if not tokenizer.is_fast:
+        return None
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+    mask = [False] * len(ids)
+    for span in spans:
+        prompt = piece_ids(tokenizer, text[: span.start])
+        if ids[: len(prompt)] != prompt:
+            return None
+        token = len(prompt)
+        while token < len(ids) and offsets[token][0] < span.end:
+            mask[token] = span.trains
+            token += 1
+    return _encoded(ids, mask)
+
+
+def _by_pieces(tokenizer: PreTrainedTokenizerBase, text: str, spans: list[Span]) -> EncodedRow:
+    """Ids cut where the engine cuts them, at prompt | answer, when a merge over that border hides it in the full render.
+
+    An answer that begins with a line break is such a case. Raises InvalidData if the pieces do not spell the same text.
+    """
+    borders = sorted({0, len(text), *(span.start for span in spans), *(span.end for span in spans)})
+    trained = {span.start for span in spans if span.trains}
+    ids: list[int] = []
+    mask: list[bool] = []
+    for start, end in pairwise(borders):
+        piece = piece_ids(tokenizer, text[start:end])
+        ids += piece
+        mask += [start in trained] * len(piece)
+    if _spell(tokenizer, ids) != _spell(tokenizer, piece_ids(tokenizer, text)):
+        raise InvalidData("The tokenizer writes prompt and answer otherwise when they stand alone, so the mask cannot be told.")
+    return _encoded(ids, mask)
+
+
+def _spell(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _encoded(ids: list[int], mask: list[bool]) -> EncodedRow:
+    mask[:1] = [False] * len(mask[:1])
+    if not any(mask):
+        raise InvalidData("No token of it would be trained.")
+    return EncodedRow(ids, mask)
+
+
+def _start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The start token, if the tokenizer puts one before plain text."""
+    return [token for token in tokenizer("")["input_ids"] if token == tokenizer.bos_token_id]
+
+
+def _encode_text(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str | None) -> EncodedRow:
+    """Plain text and the end token: all of it trains, or only the completion."""
+    start = text_ids(tokenizer, prompt)
+    rest = piece_ids(tokenizer, completion or "")
+    end = [] if (start + rest)[-1:] == [tokenizer.eos_token_id] else [tokenizer.eos_token_id]
+    ids = start + rest + end
+    if completion is None:
+        return _encoded(ids, [True] * len(ids))
+    return _encoded(ids, [False] * len(start) + [True] * (len(ids) - len(start)))

@@ -1,0 +1,177 @@
+"""Opens a run's files and splits them: encoded rows to train on, encoded rows held out, and a report of what was found.
+
+Every row of the files is in the result or in the error; with `bad_rows: skip` it may be in the report instead. Rows that ask
+the same stay on one side of the split. Knows templates only through `chat_template.encode`, and nothing of batches.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from tunesmith.data.chat_template import EncodedRow, encode, encode_pair
+from tunesmith.data.formats import Problem, ReadRows, Row, fingerprint, question, read_rows
+from tunesmith.data.skills import BANDS, generate
+from tunesmith.errors import InvalidData
+from tunesmith.recipes.data import DataRecipe
+
+SHOWN = 20
+"""Problems that an error's message spells out; `BadRows.problems` has all."""
+
+REHEARSAL_SEED = 7_000_000
+"""Added to the run's seed for rehearsal rows, so that they are neither the curriculum's nor the evaluation's."""
+
+PAIRED = {"preference": "preference pairs", "kto": "answers labelled good or bad"}
+"""Formats that supervised fine-tuning cannot use: half of their answers are bad ones."""
+
+
+class BadRows(InvalidData):
+    """Rows of a file cannot be used. `problems` has all of them, the message the first."""
+
+    def __init__(self, problems: list[Problem], num_rows: int):
+        shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        super().__init__(
+            f"{len(problems)} of {num_rows} rows cannot be used:\n{shown}{more}\n",
+            hint="Mend them, or set data.bad_rows to skip; `tunesmith data check FILE` shows them all.",
+            param="training_file",
+        )
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`train` holds the rehearsal rows too, at its end; `report` is JSON-like, for result.json and people."""
+
+    train: list[EncodedRow]
+    held_out: list[EncodedRow]
+    report: dict[str, Any]
+
+
+class Encoded(NamedTuple):
+    """One row with its ids (two for a preference pair), or the reason why it has none."""
+
+    row: Row
+    sides: tuple[EncodedRow, ...]
+    problem: Problem | None
+
+
+def build(data: DataRecipe, folder: Path, tokenizer: PreTrainedTokenizerBase, *, max_length: int, seed: int) -> Dataset:
+    """The dataset of a recipe, paths taken from `folder`. `max_length` is in tokens; a longer row is an error, never cut.
+
+    The same seed gives the same split and the same rehearsal rows. Raises BadRows, or InvalidData for a file that cannot be
+    read or has nothing to train on.
+    """
+    train, format, skipped = _open(folder / data.train, data, tokenizer, max_length)
+    if data.validation is not None:
+        held_out, _, skipped_too = _open(folder / data.validation, data, tokenizer, max_length)
+        skipped += skipped_too
+    else:
+        train, held_out = split(train, data.held_out, seed)
+    if not train:
+        raise InvalidData(f"{Path(data.train).name} has no row left to train on.", hint="Hold out less, or add rows.")
+    rehearsal = rehearse(tokenizer, num_rehearsal(len(train), data.rehearsal), seed)
+    train_ids = [item.sides[0] for item in train]
+    report = {
+        "format": format,
+        "rows": len(train) + (len(held_out) if data.validation is None else 0),
+        "train": len(train),
+        "held_out": len(held_out),
+        "rehearsal": len(rehearsal),
+        "skipped": [str(problem) for problem in skipped],
+        "duplicates": len(duplicates([item.row for item in train])),
+        "leaked": num_leaked(train, held_out),
+        "tokens": lengths(train_ids + rehearsal),
+    }
+    return Dataset(train_ids + rehearsal, [item.sides[0] for item in held_out], report)
+
+
+def _open(
+    path: Path, data: DataRecipe, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[list[Encoded], str, list[Problem]]:
+    """A file's encoded rows, its format, and the problems that were skipped because the recipe says so."""
+    read = read_rows(path, data.format, data.map)
+    if read.format in PAIRED:
+        raise InvalidData(
+            f"{path.name} holds {PAIRED[read.format]}, which supervised fine-tuning cannot use.",
+            hint="Give it conversations or questions with answers.",
+        )
+    encoded = list(encode_rows(read, path.name, tokenizer, max_length))
+    problems = sorted(read.problems + [item.problem for item in encoded if item.problem], key=lambda problem: problem.line)
+    good = [item for item in encoded if item.problem is None]
+    if problems and (data.bad_rows == "refuse" or not good):
+        raise BadRows(problems, len(read.rows) + len(read.problems))
+    return good, read.format, problems
+
+
+def encode_rows(read: ReadRows, file: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Encoded]:
+    """Each row with its ids, in order; a row that the template refuses or that is over-long with its problem."""
+    for row in read.rows:
+        try:
+            sides = encode_pair(tokenizer, row) if row.kind == "preference" else (encode(tokenizer, row),)
+        except InvalidData as error:
+            yield Encoded(row, (), Problem(file, row.line, str(error), read.unit))
+            continue
+        longest = max(len(side.ids) for side in sides)
+        reason = f"It has {longest} tokens, more than the limit of {max_length}; shorten or split it."
+        yield Encoded(row, sides, Problem(file, row.line, reason, read.unit) if longest > max_length else None)
+
+
+def split(rows: list[Encoded], share: float, seed: int) -> tuple[list[Encoded], list[Encoded]]:
+    """Rows to train on, and about `share` of them held out (at least one if share > 0 and there are two questions)."""
+    wanted = round(len(rows) * share)
+    if share <= 0:
+        return rows, []
+    groups: dict[str, list[Encoded]] = {}
+    for item in rows:
+        groups.setdefault(question(item.row), []).append(item)
+    asked = sorted(groups)
+    random.Random(f"held_out/{seed}").shuffle(asked)
+    kept_back: set[str] = set()
+    num_held = 0
+    for name in asked[:-1]:
+        if num_held >= max(1, wanted):
+            break
+        kept_back.add(name)
+        num_held += len(groups[name])
+    train = [item for item in rows if question(item.row) not in kept_back]
+    return train, [item for item in rows if question(item.row) in kept_back]
+
+
+def num_rehearsal(num_rows: int, share: float) -> int:
+    """Rehearsal rows to add to `num_rows`, so that they are `share` of all."""
+    return round(num_rows * share / (1 - share))
+
+
+def rehearse(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> list[EncodedRow]:
+    """`count` rows of the built-in base's kept skills, in turn."""
+    skills = BANDS["kept"]
+    rows = []
+    for number, skill in enumerate(skills):
+        share = count // len(skills) + (number < count % len(skills))
+        for item in generate(skill, share, REHEARSAL_SEED + seed):
+            rows.append(encode(tokenizer, Row(line=0, messages=[*item.messages, item.answer], tools=item.tools)))
+    return rows
+
+
+def duplicates(rows: list[Row]) -> list[tuple[int, int]]:
+    """(line, line of the first equal row) for each row that repeats an earlier one."""
+    first: dict[bytes, int] = {}
+    return [(row.line, known) for row in rows if (known := first.setdefault(fingerprint(row), row.line)) != row.line]
+
+
+def num_leaked(train: list[Encoded], held_out: list[Encoded]) -> int:
+    """Held-out rows whose question is trained on: their score says little."""
+    asked = {question(item.row) for item in train}
+    return sum(question(item.row) in asked for item in held_out)
+
+
+def lengths(rows: list[EncodedRow]) -> dict[str, int]:
+    """Tokens: total, trained, and of a row min, median, p95 and max."""
+    sizes = sorted(len(row.ids) for row in rows)
+    at = {name: sizes[min(len(sizes) - 1, int(len(sizes) * share))] if sizes else 0
+          for name, share in (("min", 0.0), ("median", 0.5), ("p95", 0.95), ("max", 1.0))}
+    return {"total": sum(sizes), "trained": sum(row.num_trained for row in rows), **at}
