@@ -1,0 +1,34 @@
+"""Models on the wire. Of a fine-tuned one we also say what it stands on: base, quantization, job and content hash."""
+
+from typing import Literal
+
+from tunesmith.db.models import FineTuned
+from tunesmith.schemas.common import ORGANIZATION, Wire
+
+
+class Model(Wire):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    base: str | None = None
+    quantization: str | None = None
+    job_id: str | None = None
+    content_hash: str | None = None
+
+
+def from_base(base_id: str, created: int) -> Model:
+    """`created` is when its weights came to this machine."""
+    return Model(id=base_id, created=created, owned_by=base_id.partition("/")[0] or ORGANIZATION)
+
+
+def from_row(model: FineTuned) -> Model:
+    return Model(
+        id=model.id,
+        created=model.created,
+        owned_by=ORGANIZATION,
+        base=model.base,
+        quantization=model.quantization,
+        job_id=model.job_id,
+        content_hash=model.content_hash,
+    )
