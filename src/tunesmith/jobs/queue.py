@@ -204,7 +204,7 @@ class Queue:
         return from_row(row)
 
     def _fail(self, connection: Connection, job: Job, error: dict[str, Any]) -> Job:
-        events.say(connection, job.id, f"The job failed: {error['message']}", "error", **error)
+        events.say(connection, job.id, f"The job failed: {error['message']}", "error", error=error)
         return self._set(connection, job, status="failed", error=error, finished=self._now(), **NO_LEASE)
 
 

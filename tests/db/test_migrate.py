@@ -1,0 +1,49 @@
+"""The database's shape: made by migrations, in one transaction, and the same as the tables say."""
+
+import sqlite3
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from tunesmith.db.migrate import migrate, newest, open_database
+from tunesmith.db.session import Database
+from tunesmith.db.tables import metadata
+from tunesmith.errors import TunesmithError
+
+
+def test_migrations_make_exactly_the_tables(tmp_path):
+    database = open_database(tmp_path / "t.db")
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    database.close()
+
+
+def test_opening_again_changes_nothing(tmp_path):
+    open_database(tmp_path / "t.db").close()
+    before = sqlite3.connect(tmp_path / "t.db").execute("select sql from sqlite_master").fetchall()
+    open_database(tmp_path / "t.db").close()
+    assert sqlite3.connect(tmp_path / "t.db").execute("select sql from sqlite_master").fetchall() == before
+
+
+def test_a_migration_that_breaks_leaves_the_old_shape(tmp_path, monkeypatch):
+    database = Database(tmp_path / "t.db")
+    with database.write() as connection:
+        connection.exec_driver_sql("create table models (already text)")  # the last table that the first migration makes
+    with pytest.raises(Exception, match="already exists"):
+        migrate(database)
+    with database.read() as connection:
+        names = {row[0] for row in connection.exec_driver_sql("select name from sqlite_master where type = 'table'")}
+    assert names == {"models"}
+    database.close()
+
+
+def test_a_database_of_a_newer_version_is_refused_in_one_sentence(tmp_path):
+    database = open_database(tmp_path / "t.db")
+    with database.write() as connection:
+        connection.exec_driver_sql("update alembic_version set version_num = '9999'")
+    with pytest.raises(TunesmithError, match="newer version") as caught:
+        migrate(database)
+    assert caught.value.hint == "Update Tunesmith."
+    assert newest() == "0001"
+    database.close()
