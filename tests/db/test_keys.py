@@ -26,7 +26,7 @@ def test_a_key_opens_and_its_text_is_not_in_the_database(connection, tmp_path):
 
 def test_a_wrong_or_altered_key_is_refused(connection):
     _, text = keys.create(connection, "laptop")
-    for wrong in ("", "sk-wrong", text[:-1], text + "x", text.lower() + "_", "' OR 1=1;--", "ts__", "\u00e9\udce9".encode("utf-8", "replace").decode()):
+    for wrong in ("", "sk-wrong", text[:-1], text + "x", text.lower() + "_", "' OR 1=1;--", "ts__", "ts_\u00e9_\u00e9"):
         with pytest.raises(Unauthorized):
             keys.check(connection, wrong)
 

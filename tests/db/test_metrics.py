@@ -42,4 +42,5 @@ def test_an_attempt_that_begins_anew_supersedes_all_even_without_saying_resumed(
 def test_a_measurement_on_held_out_rows_joins_its_step(connection):
     add(connection, 1, [1, 2])
     metrics.set_validation(connection, "job", 2, 0.5, 0.75)
-    assert [(row.valid_loss, row.valid_token_accuracy) for row in metrics.list_current(connection, "job")] == [(None, None), (0.5, 0.75)]
+    current = metrics.list_current(connection, "job")
+    assert [(row.valid_loss, row.valid_token_accuracy) for row in current] == [(None, None), (0.5, 0.75)]

@@ -61,9 +61,10 @@ def test_rows_and_offset_are_written_together_or_not_at_all(queue, folder, monke
     log = EventLog(folder.events_file(1))
     steps(log, [1, 2])
     log.close()
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="cut"):
-        patch.setattr("tunesmith.db.attempts.set_offset", _cut)
+    monkeypatch.setattr("tunesmith.db.attempts.set_offset", _cut)
+    with pytest.raises(RuntimeError, match="cut"):
         Tail(queue.database, folder, job, 1).read()
+    monkeypatch.undo()
     assert said(queue) == []
     Tail(queue.database, folder, job, 1).read()
     assert len(said(queue)) == 2

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -17,10 +18,11 @@ import structlog
 from tunesmith.db import files
 from tunesmith.db.jobs import Job
 from tunesmith.db.models import FineTuned
-from tunesmith.errors import Fenced, InvalidData, InvalidRecipe, NotFound, StorageFull, TunesmithError
+from tunesmith.errors import Fenced, InvalidRequest, NotFound, StorageFull, TunesmithError
 from tunesmith.jobs import child, prepare
 from tunesmith.jobs.queue import Queue
 from tunesmith.jobs.tail import Tail
+from tunesmith.models.artifact import read_adapter
 from tunesmith.recipes.run import parse
 from tunesmith.runfolder import Event, RunFolder
 from tunesmith.schemas.common import ORGANIZATION
@@ -34,7 +36,7 @@ IDLE_SECONDS = 0.5
 """How often the queue is looked at when nothing woke the supervisor (a job may be ordered from the command line)."""
 CANCEL_SECONDS = 10.0
 """How long a worker has to obey a cancellation before it is killed."""
-DRAIN_SECONDS = 20.0
+DRAIN_SECONDS = 12.0
 """How long a worker has to write a checkpoint when the server stops."""
 
 log = structlog.get_logger("tunesmith.supervisor")
@@ -107,7 +109,7 @@ class Supervisor:
             sources = self._sources(job)
             prepare.lay_out(folder, recipe, sources)
             self._queue.accept(job, num_rows=prepare.check(folder, recipe, sources))
-        except (InvalidData, InvalidRecipe, NotFound, StorageFull) as error:
+        except (InvalidRequest, NotFound, StorageFull) as error:
             self._queue.fail(job, _error(error))
         return True
 
@@ -213,17 +215,17 @@ class Supervisor:
     def _finish(self, folder: RunFolder, job: Job) -> None:
         """The run's adapter becomes a model. Nothing is published when the job was cancelled or taken over meanwhile."""
         result = folder.result() or {}
-        adapter = result["adapter"]
-        path = folder.root / adapter["path"]
-        if not path.is_dir():
-            self._queue.fail(job, {"code": "adapter_missing", "message": f"The run left no adapter at {path}.", "param": None})
+        try:
+            adapter = read_adapter(folder.root / result["adapter"]["path"])
+        except (NotFound, InvalidRequest) as error:
+            self._queue.fail(job, {"code": "adapter_invalid", "message": str(error), "param": None})
             return
         model = FineTuned(
             id=fine_tuned_id(job.base, job.suffix),
             base=job.base,
-            quantization=adapter["quantization"],
-            path=str(path.relative_to(self._dirs.root)),
-            content_hash=adapter["content_hash"],
+            quantization=adapter.quantization,
+            path=str(Path(adapter.path).relative_to(self._dirs.root)),
+            content_hash=adapter.content_hash,
             job_id=job.id,
             created=unix_now(),
         )

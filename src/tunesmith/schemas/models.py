@@ -1,5 +1,6 @@
 """Models on the wire. Of a fine-tuned one we also say what it stands on: base, quantization, job and content hash."""
 
+from pathlib import Path
 from typing import Literal
 
 from tunesmith.db.models import FineTuned
@@ -17,8 +18,9 @@ class Model(Wire):
     content_hash: str | None = None
 
 
-def from_base(base_id: str, created: int) -> Model:
-    """`created` is when its weights came to this machine."""
+def from_base(base_id: str, folder: Path) -> Model:
+    """A base whose files lie in `folder`; it was created when they came to this machine."""
+    created = int((folder / "config.json").stat().st_mtime)
     return Model(id=base_id, created=created, owned_by=base_id.partition("/")[0] or ORGANIZATION)
 
 
