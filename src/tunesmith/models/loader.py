@@ -1,0 +1,67 @@
+"""The one place that reads a base's weights: safetensors from a local folder, never pickle, never the network.
+
+Training and serving load through here, so both stand on the same numbers. Knows nothing of adapters or requests.
+"""
+
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.utils import logging
+
+from tunesmith.errors import InvalidRequest
+from tunesmith.models.catalog import Base
+from tunesmith.types import Quantization
+
+
+def load_base(
+    base: Base, quantization: Quantization, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> torch.nn.Module:
+    """The base as a transformers module in eval mode, no weight of which trains.
+
+    `dtype` is that of the weights, and for nf4 that of activations and of what is not quantized. On a CPU use float32: without
+    AMX or avx512_bf16, bfloat16 is slower. Raises InvalidRequest when the files do not hold the model that config.json tells.
+    """
+    logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            base.folder,
+            dtype=dtype,
+            device_map={"": device},
+            quantization_config=_quantization(quantization, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidRequest(f"{base.id} cannot be loaded: {error}.", hint="Look at its config.json.") from error
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if missing:
+        raise InvalidRequest(f"The weights of {base.id} lack {missing[0]}.", hint="The files are incomplete; get them again.")
+    model.requires_grad_(False)
+    model.eval()
+    _keep_exact(model)
+    return model
+
+
+def _quantization(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """NF4 with double quantization (Dettmers et al. 2023). The compute dtype is said, since the default differs by caller."""
+    if quantization == "none":
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _keep_exact(model: torch.nn.Module) -> None:
+    """Evaluation computes what training computed.
+
+    With avx512_bf16, bitsandbytes repacks a weight at the first forward in eval mode and rounds to bfloat16 from then on.
+    """
+    for module in model.modules():
+        if is_nf4(module):
+            module.support_avx512bf16_for_cpu = False
+
+
+def is_nf4(module: torch.nn.Module) -> bool:
+    """Is it a quantized layer? Told by name: importing bitsandbytes takes seconds, which an unquantized base need not wait."""
+    return type(module).__name__ == "Linear4bit"
