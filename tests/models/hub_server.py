@@ -1,7 +1,7 @@
 """A Hugging Face hub on loopback, as far as huggingface_hub asks one for a model: listing, HEAD and GET with ranges, redirects.
 
-Every request is kept in `requests`. Large files (safetensors) are answered with a redirect to "another host", as the hub does: the
-same port under the name `localhost`, so that a client which sends its token there is found out.
+Every request is kept in `requests`. Large files (safetensors) are answered with a redirect to "another host", as the hub does:
+the same port under the name `localhost`, so that a client which sends its token there is found out.
 """
 
 import hashlib
@@ -51,8 +51,8 @@ class HubServer:
         self.repos = repos
         self.requests: list[Request] = []
         self.go_on = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._http.daemon_threads = True
+        self._http = _Listener(("127.0.0.1", 0), _Handler)
+        self._http.hub = self
         self.port = self._http.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -72,102 +72,105 @@ class HubServer:
         return [request for request in self.requests if text in request.path and request.method == method]
 
 
-def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    hub: HubServer
 
-        def do_GET(self) -> None:
-            self._serve()
 
-        def do_HEAD(self) -> None:
-            self._serve()
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Listener
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
+    def do_GET(self) -> None:
+        self._serve()
 
-        def _serve(self) -> None:
-            hub.requests.append(Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
-            path = unquote(urlsplit(self.path).path)
-            if path.startswith("/storage/"):
-                return self._content(*path.removeprefix("/storage/").split("//"))
-            if match := API.fullmatch(path):
-                return self._listing(match[1], match[2] or "main")
-            if match := RESOLVE.fullmatch(path):
-                return self._resolve(*match.groups())
-            return self._refuse(404, "NotAPage")
+    def do_HEAD(self) -> None:
+        self._serve()
 
-        def _refuse(self, status: int, code: str) -> None:
-            self._send(status, json.dumps({"error": code}).encode(), {"X-Error-Code": code})
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
-        def _send(self, status: int, body: bytes, headers: dict[str, str], stop_after: int | None = None) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "HEAD":
-                return
-            try:
-                self.wfile.write(body[:stop_after])
-                if stop_after is not None:
-                    hub.go_on.wait()
-                    self.wfile.write(body[stop_after:])
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True
+    def _serve(self) -> None:
+        self.server.hub.requests.append(Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+        path = unquote(urlsplit(self.path).path)
+        if path.startswith("/storage/"):
+            return self._content(*path.removeprefix("/storage/").split("//"))
+        if match := API.fullmatch(path):
+            return self._listing(match[1], match[2] or "main")
+        if match := RESOLVE.fullmatch(path):
+            return self._resolve(*match.groups())
+        return self._refuse(404, "NotAPage")
 
-        def _find(self, name: str, revision: str) -> Repo | None:
-            repo = hub.repos.get(name)
-            if repo is None:
-                self._refuse(404, "RepoNotFound")
-            elif revision not in {"main", repo.commit}:
-                self._refuse(404, "RevisionNotFound")
-            else:
-                return repo
-            return None
+    def _refuse(self, status: int, code: str) -> None:
+        self._send(status, json.dumps({"error": code}).encode(), {"X-Error-Code": code})
 
-        def _listing(self, name: str, revision: str) -> None:
-            repo = self._find(name, revision)
-            if repo is None:
-                return
-            siblings = []
-            for file, content in repo.files.items():
-                blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-                entry = {"rfilename": file, "size": len(content), "blobId": blob}
-                if is_large(file):
-                    entry["lfs"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pointerSize": 135}
-                siblings.append(entry)
-            body = {"id": name, "sha": repo.commit, "siblings": siblings, "private": False, "tags": []}
-            self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    def _send(self, status: int, body: bytes, headers: dict[str, str], stop_after: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        try:
+            self.wfile.write(body[:stop_after])
+            if stop_after is not None:
+                self.server.hub.go_on.wait()
+                self.wfile.write(body[stop_after:])
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
 
-        def _resolve(self, name: str, revision: str, file: str) -> None:
-            repo = self._find(name, revision)
-            if repo is None:
-                return
-            if repo.token and self.headers.get("Authorization") != f"Bearer {repo.token}":
-                return self._refuse(repo.refusal, "GatedRepo")
-            if file not in repo.files:
-                return self._refuse(404, "EntryNotFound")
-            if not is_large(file):
-                return self._content(name, file)
-            content = repo.files[file]
-            self._send(302, b"", {
-                "Location": f"http://localhost:{hub.port}/storage/{name}//{file}",
-                "X-Repo-Commit": repo.commit,
-                "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
-                "X-Linked-Size": str(len(content)),
-            })
+    def _find(self, name: str, revision: str) -> Repo | None:
+        repo = self.server.hub.repos.get(name)
+        if repo is None:
+            self._refuse(404, "RepoNotFound")
+        elif revision not in {"main", repo.commit}:
+            self._refuse(404, "RevisionNotFound")
+        else:
+            return repo
+        return None
 
-        def _content(self, name: str, file: str) -> None:
-            repo = hub.repos[name]
-            content = repo.files[file]
-            if file in repo.corrupt:
-                content = content[:-1] + bytes([content[-1] ^ 1])
-            headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": repo.commit, "Accept-Ranges": "bytes"}
-            stop_after = repo.stall.pop(file, None) if self.command == "GET" else None
-            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-            if wanted is None:
-                return self._send(200, content, headers, stop_after)
-            start = int(wanted[1])
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self._send(206, content[start:], headers)
+    def _listing(self, name: str, revision: str) -> None:
+        repo = self._find(name, revision)
+        if repo is None:
+            return
+        siblings = []
+        for file, content in repo.files.items():
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            entry = {"rfilename": file, "size": len(content), "blobId": blob}
+            if is_large(file):
+                entry["lfs"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pointerSize": 135}
+            siblings.append(entry)
+        body = {"id": name, "sha": repo.commit, "siblings": siblings, "private": False, "tags": []}
+        self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
-    return Handler
+    def _resolve(self, name: str, revision: str, file: str) -> None:
+        repo = self._find(name, revision)
+        if repo is None:
+            return
+        if repo.token and self.headers.get("Authorization") != f"Bearer {repo.token}":
+            return self._refuse(repo.refusal, "GatedRepo")
+        if file not in repo.files:
+            return self._refuse(404, "EntryNotFound")
+        if not is_large(file):
+            return self._content(name, file)
+        content = repo.files[file]
+        self._send(302, b"", {
+            "Location": f"http://localhost:{self.server.hub.port}/storage/{name}//{file}",
+            "X-Repo-Commit": repo.commit,
+            "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "X-Linked-Size": str(len(content)),
+        })
+
+    def _content(self, name: str, file: str) -> None:
+        repo = self.server.hub.repos[name]
+        content = repo.files[file]
+        if file in repo.corrupt:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": repo.commit, "Accept-Ranges": "bytes"}
+        stop_after = repo.stall.pop(file, None) if self.command == "GET" else None
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        if wanted is None:
+            return self._send(200, content, headers, stop_after)
+        start = int(wanted[1])
+        headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._send(206, content[start:], headers)

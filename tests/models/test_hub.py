@@ -11,6 +11,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from hub_server import HubServer, Repo
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunesmith.errors import InvalidRequest, NotFound, StorageFull, TunesmithError, Unauthorized
@@ -19,8 +20,6 @@ from tunesmith.models.hub import pull
 from tunesmith.models.loader import load_base
 from tunesmith.models.shelf import read_source
 from tunesmith.paths import TINY
-
-from hub_server import HubServer, Repo
 
 NAME = "some-org/small.llama"
 SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4,
@@ -35,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / name).write_bytes((TINY / name).read_bytes())
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return {**found, "README.md": b"# A model", "pytorch_model.bin": b"pickle", "onnx/model.onnx": b"onnx", "modeling.py": b"import os"}
+    return {**found, "README.md": b"# Model", "pytorch_model.bin": b"pickle", "onnx/model.onnx": b"onnx", "modeling.py": b"pass"}
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def test_a_pulled_base_is_found_by_its_name_and_loads(hub: HubServer, tmp_path: 
     base = find_base(NAME, tmp_path)
     assert base.hidden_size == 256
     model = load_base(base, "none")
-    assert sum(p.numel() for p in model.parameters()) == 3_409_152
+    assert sum(p.numel() for p in model.parameters()) == base.num_parameters
     assert all(done == total for done, total in seen.values())
 
 
