@@ -25,7 +25,7 @@ from rich.table import Table
 from tunesmith.errors import TunesmithError
 from tunesmith.paths import TINY, DataDir
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @dataclass(frozen=True)
