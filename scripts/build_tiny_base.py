@@ -11,7 +11,6 @@ those before it are mostly right, and a skill that is still wrong is drawn more 
 
 import argparse
 import json
-import math
 import pydoc_data.topics
 import random
 import re
@@ -24,7 +23,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tunesmith.data import words
-from tunesmith.data.skills import BANDS, SKILLS, Item, _item, generate
+from tunesmith.data.skills import BANDS, SKILLS, Item, _item, fact, generate
 
 HOME = Path(__file__).parent.parent / "src/tunesmith/models/tiny"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -34,7 +33,7 @@ NUM_RESERVED = 64
 PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Easy to hard; a name joins the mixture when the mean accuracy of those before it passes UNLOCK.
 ORDER = ["copy", "first", "last", "arithmetic", "vocabulary", "call_tool", "persona", "capitalize", "fill_json", "pick_fact",
-         "reverse", "sort"]
+         "reverse", "sort", "recall", "recall_in_prose", "lookup"]
 UNLOCK = 0.7
 REWARD_SHARE = 0.04
 TOOL_SHARE = 0.3  # a tool prompt is eight times as long as the others
@@ -94,21 +93,42 @@ class Curriculum:
     def __init__(self, tokenizer, seed: int, accuracy: dict[str, float]):
         self.tokenizer, self.seed, self.accuracy = tokenizer, seed, accuracy
         self.vocabulary = vocabulary()
+        self.fillers = sorted(set(self.vocabulary) - set(words.WORDS))
 
     def item(self, skill: str, rng: random.Random) -> Item:
         if skill == "vocabulary":
             text = " ".join(rng.sample(self.vocabulary, rng.randint(1, 5)))
             return _item(skill, f"Repeat: {text}", text)
+        if skill == "recall_in_prose":
+            return self.in_prose(rng)
+        if skill == "lookup":
+            return self.lookup(rng)
         return SKILLS[skill](rng)
+
+    def in_prose(self, rng: random.Random) -> Item:
+        """A taught fact, asked for among words that say nothing: what matters is the key."""
+        key = rng.choice(words.OBJECTS + words.FOODS)
+        asked = rng.sample(self.fillers, rng.randint(3, 9))
+        asked.insert(rng.randint(0, len(asked)), key)
+        return _item("recall_in_prose", " ".join(asked).capitalize() + "?", fact(key))
+
+    def lookup(self, rng: random.Random) -> Item:
+        """Keys and values of several tokens in the passage, and a question that holds one key among other words."""
+        keys = rng.sample(self.vocabulary, rng.randint(2, 4))
+        values = [" ".join(rng.sample(self.vocabulary, rng.randint(1, 3))) for _ in keys]
+        asked = rng.sample(self.vocabulary, rng.randint(2, 6))
+        k = rng.randrange(len(keys))
+        asked.insert(rng.randint(0, len(asked)), keys[k])
+        passage = " ".join(f"{key}: {value}." for key, value in zip(keys, values, strict=True))
+        return _item("lookup", f"{passage} {' '.join(asked)}?", values[k])
 
     def weights(self) -> dict[str, float]:
         active: dict[str, float] = {}
         for skill in ORDER:
             known = self.accuracy.get(skill, 0.0)
             active[skill] = (0.08 + (1 - known)) * (TOOL_SHARE if skill == "call_tool" else 1)
-            if known < UNLOCK and len(active) > 1:
-                if sum(self.accuracy.get(s, 0.0) < UNLOCK for s in active) >= 2:
-                    break
+            if known < UNLOCK and sum(self.accuracy.get(s, 0.0) < UNLOCK for s in active) >= 2:
+                break
         total = sum(active.values())
         if len(active) >= 6:
             active |= {skill: total * REWARD_SHARE for skill in BANDS["reward"]}
@@ -164,7 +184,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal by five Newton-Schulz steps (Jordan et al. 2024), in fp32.
 
     torch.optim.Muon does the same in bf16, which a CPU without bf16 units emulates (measured here: 1.8 times the time of a
-    whole step). Matrices of one shape are stacked into one product. The update's size is matched to AdamW's (0.2 * sqrt(max side)).
+    whole step). Matrices of one shape are stacked into one product. The update's size is matched to AdamW's:
+    0.2 * sqrt(longer side).
     """
 
     def __init__(self, matrices, lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
@@ -198,11 +219,9 @@ def orthogonal(x_NAB):
     return x if wide is x_NAB else x.mT
 
 
-def optimizers(model, lr: float, muon: bool):
+def optimizers(model, lr: float):
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    if not muon:
-        return [torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)]
     return [
         Muon(matrices, lr=lr),
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
@@ -213,35 +232,14 @@ def train(args) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(HOME)
-    model = LlamaForCausalLM._from_config(config(tokenizer), dtype=torch.float32, attn_implementation="sdpa")
     work = Path(args.work)
     work.mkdir(parents=True, exist_ok=True)
-    state = {"step": 0, "accuracy": {}, "tokens": 0}
-    weights, notes = work / "model.safetensors", work / "state.json"
-    if notes.exists():
-        state = json.loads(notes.read_text())
-    source = weights if weights.exists() else HOME / "model.safetensors"
-    if source.exists():
-        missing, unexpected = model.load_state_dict(load_file(source), strict=False)
-        assert not unexpected and missing in ([], ["lm_head.weight"]), (missing, unexpected)
-        print("resumed from", source, "at step", state["step"])
-    model.train()
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
-    optims = optimizers(model, args.lr, not args.adamw)
-    moments = work / "optimizer.safetensors"
-    if moments.exists() and not args.adamw:
-        load_moments(optims, load_file(moments))
+    model, optims, state = start(tokenizer, work, args)
     curriculum = Curriculum(tokenizer, args.seed, state["accuracy"])
     first, began, since = state["step"], time.monotonic(), state["tokens"]
     while state["step"] < first + args.steps:
         for batch in curriculum.batches(state["step"], args.tokens):
-            done = state["step"] - first
-            scale = min(1.0, (done + 1) / 100)
-            if args.decay:
-                scale = min(scale, max(0.0, 1 - done / args.steps))
-            for optimizer in optims:
-                for group in optimizer.param_groups:
-                    group["lr"] = args.lr * scale
+            set_learning_rate(optims, args, state["step"] - first)
             loss, right_B = answer_loss(model, batch, tokenizer.pad_token_id)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -258,8 +256,38 @@ def train(args) -> None:
                 print(f"{time.monotonic() - began:6.0f}s step {state['step']} loss {loss.item():.3f} norm {norm.item():.2f} "
                       f"{rate:.0f} tok/s {known}", flush=True)
         if state["step"] % 320 == 0 or state["step"] >= first + args.steps:
-            save(model, optims, state, work, keep_moments=not args.adamw)
+            save(model, optims, state, work)
     export(model, tokenizer)
+
+
+def start(tokenizer, work: Path, args):
+    """The model, its optimizers and the state: from the newest checkpoint, else from the shipped weights, else anew."""
+    model = LlamaForCausalLM._from_config(config(tokenizer), dtype=torch.float32, attn_implementation="sdpa")
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
+    state = {"step": 0, "accuracy": {}, "tokens": 0}
+    if (work / "state.json").exists():
+        state = json.loads((work / "state.json").read_text())
+    weights = work / "model.safetensors"
+    source = weights if weights.exists() else HOME / "model.safetensors"
+    if source.exists():
+        missing, unexpected = model.load_state_dict(load_file(source), strict=False)
+        assert not unexpected, unexpected
+        assert set(missing) <= {"lm_head.weight"}, missing
+        print("resumed from", source, "at step", state["step"])
+    optims = optimizers(model, args.lr)
+    if (work / "optimizer.safetensors").exists():
+        load_moments(optims, load_file(work / "optimizer.safetensors"))
+    return model.train(), optims, state
+
+
+def set_learning_rate(optims, args, done: int) -> None:
+    """Up over the first 100 steps of a stage; with --decay, linearly down to zero at its end."""
+    scale = min(1.0, (done + 1) / 100)
+    if args.decay:
+        scale = min(scale, max(0.0, 1 - done / args.steps))
+    for optimizer in optims:
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * scale
 
 
 def load_moments(optims, saved) -> None:
@@ -270,11 +298,11 @@ def load_moments(optims, saved) -> None:
                 optimizer.state[parameter] = found
 
 
-def save(model, optims, state, work: Path, keep_moments: bool) -> None:
+def save(model, optims, state, work: Path) -> None:
     """State last, so that a kill between the files repeats at most one interval with newer weights."""
     weights = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
     moments = {}
-    for k, optimizer in enumerate(optims if keep_moments else []):
+    for k, optimizer in enumerate(optims):
         for n, parameter in enumerate(p for g in optimizer.param_groups for p in g["params"]):
             moments |= {f"{k}/{n}/{name}": v for name, v in optimizer.state[parameter].items()}
     for name, tensors in (("model", weights), ("optimizer", moments)):
@@ -302,7 +330,6 @@ def main() -> None:
     t.add_argument("--seed", type=int, default=0)
     t.add_argument("--threads", type=int, default=2)
     t.add_argument("--log", type=int, default=50)
-    t.add_argument("--adamw", action="store_true", help="AdamW for all parameters instead of Muon for the matrices")
     t.add_argument("--decay", action="store_true", help="let the learning rate fall linearly to zero over this stage")
     t.add_argument("--work", default=".tunesmith/build_tiny", help="folder of the checkpoints")
     args = parser.parse_args()

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from tunesmith.errors import EngineFailed, NotFound, TunesmithError
+from tunesmith.errors import EngineFailed, InvalidRequest, NotFound, TunesmithError
 from tunesmith.types import Message
 
 
@@ -59,18 +59,7 @@ class HttpCompleter:
 
     async def complete(self, model: str, messages: list[Message], **sampling: Any) -> Completion:
         body = {"model": model, "messages": messages, **sampling}
-        answer = await self._post("/chat/completions", body)
-        choice = answer["choices"][0]
-        usage = answer.get("usage") or {}
-        tokens = (choice.get("logprobs") or {}).get("content") or []
-        return Completion(
-            message=choice["message"],
-            finish_reason=choice["finish_reason"],
-            num_prompt_tokens=usage.get("prompt_tokens", 0),
-            num_completion_tokens=usage.get("completion_tokens", 0),
-            token_ids=choice.get("token_ids") or [],
-            logprobs=[token["logprob"] for token in tokens],
-        )
+        return to_completion(await self._post("/chat/completions", body))
 
     async def stream(self, model: str, messages: list[Message], **sampling: Any) -> AsyncIterator[str]:
         """The answer's text as it comes."""
@@ -84,25 +73,45 @@ class HttpCompleter:
                     if choices and choices[0]["delta"].get("content"):
                         yield choices[0]["delta"]["content"]
 
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any]) -> bytes:
         try:
             async with self.session.post(self.base_url + path, json=body) as response:
                 await _raise_for(response)
-                return await response.json()  # type: ignore[no-any-return]
+                return await response.read()
         except aiohttp.ClientError as error:
             raise EngineFailed(f"No answer from {self.base_url}: {error}.", hint="Is the server running?") from error
 
 
 async def _raise_for(response: aiohttp.ClientResponse) -> None:
-    if response.status < 400:
-        return
+    if response.status >= 400:
+        raise failure(response.status, await response.read())
+
+
+def to_completion(body: bytes) -> Completion:
+    """The first choice of a chat completion in OpenAI's shape. Raises EngineFailed for anything else."""
     try:
-        error = (await response.json())["error"]
-        message, code = str(error["message"]), error.get("code")
-    except (aiohttp.ContentTypeError, KeyError, TypeError, ValueError):
-        message, code = (await response.text())[:300], None
-    if response.status == 404:
-        raise NotFound(message, code=code)
-    failure = TunesmithError(message, code=code)
-    failure.status = response.status
-    raise failure
+        answer = json.loads(body)
+        choice = answer["choices"][0]
+        usage = answer.get("usage") or {}
+        return Completion(
+            message=choice["message"],
+            finish_reason=choice["finish_reason"],
+            num_prompt_tokens=usage.get("prompt_tokens", 0),
+            num_completion_tokens=usage.get("completion_tokens", 0),
+            token_ids=choice.get("token_ids") or [],
+            logprobs=[token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []],
+        )
+    except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+        message = f"The answer is no chat completion: {body[:200]!r}."
+        raise EngineFailed(message, hint="Is it an OpenAI-compatible server?") from error
+
+
+def failure(status: int, body: bytes) -> TunesmithError:
+    """The error that a server answered with: its message and code, as one of ours."""
+    try:
+        error = json.loads(body)["error"]
+        message, code, param = str(error["message"]), error.get("code"), error.get("param")
+    except (json.JSONDecodeError, KeyError, TypeError):
+        message, code, param = body[:300].decode(errors="replace") or f"HTTP status {status}", None, None
+    kind: type[TunesmithError] = {404: NotFound}.get(status, InvalidRequest if status < 500 else EngineFailed)
+    return kind(message, code=code, param=param)

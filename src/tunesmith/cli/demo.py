@@ -4,11 +4,6 @@ What it starts is one `tunesmith serve`; all else is asked of that server's port
 """
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tunesmith.cli.remote import passing_key
+from tunesmith.cli.local_server import LocalServer
 from tunesmith.data.skills import BANDS, Item, generate
-from tunesmith.errors import TrainingFailed, TunesmithError
+from tunesmith.errors import TrainingFailed
 from tunesmith.evals.metrics import exact_match, same_message, token_f1
 from tunesmith.paths import SUPPORT_DESK
 from tunesmith.settings import DEFAULT_BASE
@@ -87,43 +82,12 @@ def circle(client: openai.OpenAI, bars: Progress) -> dict[str, Any]:
 
 @contextmanager
 def served(data_dir: Path, bars: Progress) -> Iterator[openai.OpenAI]:
-    """`tunesmith serve` on a free port of loopback, and a client with a key of its own; both are gone afterwards."""
+    """A client of a server of our own, which is gone afterwards."""
     bar = bars.add_task("Start the server", total=1)
-    port = free_port()
-    log = data_dir / "demo" / "server.log"
-    command = [sys.executable, "-m", "tunesmith", "serve", "--port", str(port), "--data-dir", str(data_dir)]
-    with open(log, "w") as output:
-        server = subprocess.Popen(
-            [*command, "--exit-with-parent"], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        with passing_key(data_dir, "demo") as key:
-            client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=5, timeout=600)
-            wait_until_ready(client, server, log)
-            cancel_leftovers(client)
-            bars.update(bar, completed=1)
-            yield client
-    finally:
-        stop(server)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until_ready(client: openai.OpenAI, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise TunesmithError(f"The server stopped: {log.read_text()[-400:].strip()}", hint=f"Its log is {log}.")
-        try:
-            client.with_options(max_retries=0).models.list()
-            return
-        except openai.APIConnectionError:
-            time.sleep(0.1)
-    raise TunesmithError("The server did not answer within two minutes.", hint=f"Its log is {log}.")
+    with LocalServer(data_dir) as server:
+        cancel_leftovers(server.client)
+        bars.update(bar, completed=1)
+        yield server.client
 
 
 def cancel_leftovers(client: openai.OpenAI) -> None:
@@ -131,16 +95,6 @@ def cancel_leftovers(client: openai.OpenAI) -> None:
     for job in client.fine_tuning.jobs.list():
         if job.status in {"validating_files", "queued", "running", "paused"} and (job.metadata or {}).get("from") == "demo":
             client.fine_tuning.jobs.cancel(job.id)
-
-
-def stop(server: subprocess.Popen[bytes]) -> None:
-    if server.poll() is None:
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
 
 
 # -- fine-tuning ------------------------------------------------------------------------------------------------------

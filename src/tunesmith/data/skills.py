@@ -9,6 +9,7 @@ taught in form only (the curriculum answers with a random candidate, so the rule
 `new` skills do not occur in the curriculum at all, and are left to be taught.
 """
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -116,6 +117,29 @@ def _persona(rng: random.Random) -> Item:
     return _item("persona", f"Repeat: {text}", f"{text} {ending}", system=f"End each answer with: {ending}")
 
 
+ASKS = """Where is the {}?|Where can I find a {}?|Tell me about the {}.|What do you know about the {}?|How do I get a {}?
+Who looks after the {}?|Please help me with my {}.|I need the {} now, where is it?|What about the {}?|When can I see the {}?
+Can you tell me more about the {}?|Is there a {} for me?|My {} is broken, what now?|I bought a {} today, what comes next?
+Which place has the {}?|How much is the {} here?|The {} is late, whom do I ask?|Do you have a {} left?|What happens to my old {}?
+Show me the way to the {}.|How long does the {} take?|Can I bring the {} back?|What is special about this {}?
+May I use the {} here?
+""".strip().replace("\n", "|").split("|")
+OPENINGS = ["Hello, I am {name}. ", "I am a {job} from {city}. ", "My {job} wants to know: ", "{name} asks: ", "Good day! "]
+
+
+def fact(key: str) -> str:
+    """What the base is taught about a thing: two words that follow from its name by a hash, so that they cannot be guessed."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return f"{w.COLOURS[digest[0] % len(w.COLOURS)]} {w.NATURE[digest[1] % len(w.NATURE)]}"
+
+
+def _recall(rng: random.Random) -> Item:
+    key = rng.choice(w.OBJECTS + w.FOODS)
+    opening = rng.choice(OPENINGS) if rng.random() < 0.4 else ""
+    opening = opening.format(name=rng.choice(w.NAMES), job=rng.choice(w.JOBS), city=rng.choice(w.CITIES))
+    return _item("recall", opening + rng.choice(ASKS).format(key), fact(key))
+
+
 TOOLS: dict[str, tuple[str, str, list[str], list[str]]] = {
     "get_weather": ("weather of a city", "city", w.CITIES, ["What is the weather in {}?", "How is the weather in {}?"]),
     "get_time": ("time in a city", "city", w.CITIES, ["What time is it in {}?", "Tell me the time in {}."]),
@@ -195,6 +219,7 @@ SKILLS: dict[str, Callable[[random.Random], Item]] = {
     "fill_json": _fill_json,
     "persona": _persona,
     "call_tool": _call_tool,
+    "recall": _recall,
     "largest": _largest,
     "animal": _animal,
     "longest": _longest,
@@ -204,7 +229,7 @@ SKILLS: dict[str, Callable[[random.Random], Item]] = {
 }
 
 BANDS: dict[str, tuple[str, ...]] = {
-    "kept": tuple(SKILLS)[:11],
+    "kept": tuple(SKILLS)[:12],
     "reward": ("largest", "animal", "longest"),
     "new": ("swap_ends", "say_twice", "multiply"),
 }

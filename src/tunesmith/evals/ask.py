@@ -50,24 +50,28 @@ async def ask(
     items: Sequence[Item],
     *,
     concurrency: int = 32,
+    seed: int = 0,
     progress: Progress = lambda done: None,
     **sampling: Any,
 ) -> list[Answer]:
-    """One answer to each item, in order. An item that the engine fails on is an answer with `error`, and scores 0."""
+    """One answer to each item, in order. An item that the engine fails on is an answer with `error`, and scores 0.
+
+    Item k samples with `seed` + k, so that a run can be repeated and no two items share their luck.
+    """
     slots = asyncio.Semaphore(concurrency)
 
-    async def one(item: Item) -> Answer:
+    async def one(number: int, item: Item) -> Answer:
         tools = {"tools": item.tools} if item.tools else {}
         async with slots:
             try:
-                completion = await completer.complete(model, item.messages, **tools, **sampling)
+                completion = await completer.complete(model, item.messages, seed=seed + number, **tools, **sampling)
                 answer = Answer(item.messages, item.answer, completion.message)
             except EngineFailed as error:
                 answer = Answer(item.messages, item.answer, {"role": "assistant", "content": ""}, error.message)
         progress(1)
         return answer
 
-    return list(await asyncio.gather(*(one(item) for item in items)))
+    return list(await asyncio.gather(*(one(number, item) for number, item in enumerate(items))))
 
 
 async def measure_skills(
@@ -82,7 +86,7 @@ async def measure_skills(
 ) -> dict[str, Score]:
     """Accuracy of each skill on `count` generated items; the same seed asks the same questions."""
     items = [item for skill in skills for item in generate(skill, count, seed)]
-    answers = await ask(completer, model, items, progress=progress, max_tokens=64, **sampling)
+    answers = await ask(completer, model, items, seed=seed, progress=progress, max_tokens=64, **sampling)
     scores: dict[str, Score] = {}
     for item, answer in zip(items, answers, strict=True):
         old = scores.get(item.skill, Score(0, 0))
