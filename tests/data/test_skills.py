@@ -38,7 +38,7 @@ def filled(item: Item) -> str:
     found = set(re.findall(r"\w+", sentence))
     sources = {"name": w.NAMES, "city": w.CITIES, "job": w.JOBS}
     values = {key: next(word for word in known if word in found) for key, known in sources.items() if found & set(known)}
-    values |= {"age": int(number) for number in re.findall(r"\d+", sentence)}
+    values["age"] = int("".join(re.findall(r"\d+", sentence)) or 0)
     return json.dumps({key: values[key] for key in keys.split(", ")})
 
 

@@ -114,7 +114,7 @@ def _jsonl(path: Path) -> Iterator[Record]:
 
 def _json_line(line: int, raw: bytes) -> Record:
     try:
-        return _checked(line, json.loads(raw.decode()), surrogates=b"\\ud" in raw.lower())
+        return _checked(line, json.loads(raw.decode().rstrip()), surrogates=b"\\ud" in raw.lower())
     except UnicodeDecodeError as error:
         return Record(line, None, f"It is not UTF-8: byte {error.start + 1} of the line.")
     except json.JSONDecodeError as error:
