@@ -1,0 +1,61 @@
+"""The HTTP application: one router per resource, one error body, one place where the desk is put together and taken down.
+
+Imports no torch: what computes runs in child processes, started by the supervisor (workers) and the router (engines).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+from fastapi.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+
+from tunesmith.api import chat, errors, files, fine_tuning, health, models
+from tunesmith.api.deps import Desk, require_key
+from tunesmith.api.middleware import BodyLimit, Boundary
+from tunesmith.db.migrate import open_database
+from tunesmith.jobs.queue import Queue
+from tunesmith.jobs.runner import Supervisor
+from tunesmith.serving.routing import Router
+from tunesmith.settings import Settings
+from tunesmith.store import BlobStore
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; it makes and opens its data directory when it is started, not here."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        desk = await run_in_threadpool(_open, settings)
+        app.state.desk = desk
+        desk.supervisor.start()
+        try:
+            yield
+        finally:
+            await run_in_threadpool(desk.supervisor.stop)
+            await desk.router.stop()
+            desk.database.close()
+
+    app = FastAPI(
+        title="Tunesmith",
+        version=version("tunesmith"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[Middleware(Boundary), Middleware(BodyLimit, max_upload_bytes=settings.max_upload_bytes)],
+    )
+    errors.install(app)
+    app.include_router(health.router)
+    for resource in (files, fine_tuning, models, chat):
+        app.include_router(resource.router, dependencies=[Depends(require_key)])
+    return app
+
+
+def _open(settings: Settings) -> Desk:
+    dirs = settings.dirs.make()
+    database = open_database(dirs.database)
+    store = BlobStore(dirs.blobs)
+    queue = Queue(database, lease_seconds=settings.lease_seconds)
+    return Desk(settings, database, store, queue, Supervisor(settings, queue, store), Router(settings))

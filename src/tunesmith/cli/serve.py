@@ -1,0 +1,122 @@
+"""`tunesmith serve`: the OpenAI-compatible server in the foreground, until SIGTERM or Ctrl-C."""
+
+import errno
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from tunesmith.errors import PortInUse, TunesmithError
+
+if TYPE_CHECKING:
+    from tunesmith.settings import Settings
+
+app = typer.Typer(rich_markup_mode=None)
+
+GRACE_SECONDS = 8
+"""How long replies that are under way may take when the server stops."""
+
+
+@app.command()
+def serve(
+    host: str = typer.Option(None, help="Address to listen on [default: 127.0.0.1]."),
+    port: int = typer.Option(None, min=0, max=65535, help="Port; 0 takes a free one [default: 8040]."),
+    data_dir: Path = typer.Option(None, help="Folder of database, files, runs and adapters [default: .tunesmith]."),
+    base: list[str] = typer.Option(None, help="Base model to train on and serve; may be repeated [default: tunesmith/tiny]."),
+    threads: int = typer.Option(None, min=0, help="CPU threads of the engine; 0 means all cores [default: 0]."),
+    exit_with_parent: bool = typer.Option(False, "--exit-with-parent", help="Stop when the process that started this one ends."),
+) -> None:
+    """Serve the OpenAI-compatible API. Prints one line when it is ready."""
+    from tunesmith.settings import Settings
+
+    signal.signal(signal.SIGTERM, _leave)
+    if exit_with_parent:
+        _exit_with_parent()
+    bases = tuple(_absolute(name) for name in base) if base else None
+    settings = Settings.from_environment(host=host, port=port, data_dir=data_dir, bases=bases, threads=threads)
+    # The port first: when it is taken, nothing has been made yet.
+    with _listen(settings.host, settings.port) as listening:
+        _check_bases(settings)
+        _first_key(settings)
+        _run(settings, listening)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises PortInUse, or TunesmithError for an address that is not ours."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)  # type: ignore[arg-type]
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"Port {port} on {host} is taken.", hint="Stop what listens there, or pass --port.") from error
+        message = f"Cannot listen on {host}:{port}: {error.strerror or error}."
+        raise TunesmithError(message, hint="Pass another --host or --port.") from error
+
+
+def _check_bases(settings: "Settings") -> None:
+    """Raises NotFound for a base that is not here."""
+    from tunesmith.models.catalog import find_base
+
+    for name in settings.bases:
+        find_base(name, settings.dirs.models)
+
+
+def _first_key(settings: "Settings") -> None:
+    from tunesmith.db import keys
+    from tunesmith.db.migrate import open_database
+
+    database = open_database(settings.dirs.make().database)
+    with database.write() as connection:
+        text = keys.create(connection, "first")[1] if keys.count(connection) == 0 else None
+    database.close()
+    if text is not None:
+        print(f"API key (shown only now; `tunesmith keys create` makes more): {text}", flush=True)
+
+
+def _run(settings: "Settings", listening: socket.socket) -> None:
+    import uvicorn
+
+    from tunesmith.api import logs
+    from tunesmith.api.app import create_app
+
+    logs.configure()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                host, port = listening.getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                print(f"Tunesmith is ready at http://{shown}:{port}/v1 ({', '.join(settings.bases)}).", flush=True)
+
+    config = uvicorn.Config(
+        create_app(settings),
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+    server = Server(config)
+    server.run(sockets=[listening])
+    if not server.started:
+        raise TunesmithError("The server could not start.", hint="What it said stands above.")
+
+
+def _absolute(base: str) -> str:
+    """A local folder by its whole path, so that workers find it from anywhere; a name as it is."""
+    return str(Path(base).expanduser().absolute()) if base.startswith((".", "/", "~")) else base
+
+
+def _leave(*_: object) -> None:
+    """SIGTERM is a normal end; uvicorn takes the signal over while it serves, and hands it on here when all is closed."""
+    raise SystemExit(0)
+
+
+def _exit_with_parent() -> None:
+    import ctypes
+
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

@@ -1,0 +1,75 @@
+"""A real server on loopback, in a thread of the test process, and the official client."""
+
+import http.client
+import json
+import socket
+import threading
+from contextlib import contextmanager
+
+import openai
+import pytest
+import uvicorn
+
+from tunesmith.api.app import create_app
+from tunesmith.db import keys
+from tunesmith.db.migrate import open_database
+from tunesmith.settings import Settings
+
+
+class Served:
+    """`desk` is the running app's; `request` speaks plain HTTP, for what the openai client would not send."""
+
+    def __init__(self, port, app, key):
+        self.port, self.key = port, key
+        self.desk = app.state.desk
+
+    def client(self, **kwargs):
+        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", **{"api_key": self.key, "max_retries": 0, **kwargs})
+
+    def request(self, method, path, body=None, headers=None, key=True):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        sent = {"authorization": f"Bearer {self.key}"} if key else {}
+        connection.request(method, path, body=body, headers=sent | (headers or {}))
+        response = connection.getresponse()
+        data = response.read()
+        connection.close()
+        return response.status, response.headers, json.loads(data) if data else None
+
+
+@contextmanager
+def serve(settings):
+    database = open_database(settings.dirs.make().database)
+    with database.write() as connection:
+        _, key = keys.create(connection, "test")
+    database.close()
+    app = create_app(settings)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5))
+        ready = threading.Event()
+        startup = server.startup
+
+        async def told(sockets=None):
+            await startup(sockets=sockets)
+            ready.set()
+
+        server.startup = told
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not ready.wait(0.1):
+            assert thread.is_alive(), "the server did not start"
+        try:
+            yield Served(listening.getsockname()[1], app, key)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with serve(Settings(data_dir=tmp_path_factory.mktemp("data"), threads=1, max_upload_bytes=4 * 1024 * 1024)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(served):
+    return served.client()
