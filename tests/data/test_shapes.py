@@ -147,9 +147,14 @@ def test_faults_of_a_preference_pair_are_told():
         {"prompt": [USER], "completion": [ASSISTANT]},
     ],
 )
-@pytest.mark.parametrize(("label", "value"), [(True, True), (False, False), (1, True), (0, False), ("True", True), ("bad", False)])
-def test_kto_rows_of_every_shape_are_a_conversation_with_a_label(fields, label, value):
-    assert row(**fields, label=label) == Row(1, messages=ASKED, label=value, kind="kto")
+@pytest.mark.parametrize("label", [True, 1, "True", "1"])
+def test_kto_rows_of_every_shape_are_a_conversation_with_a_label(fields, label):
+    assert row(**fields, label=label) == Row(1, messages=ASKED, label=True, kind="kto")
+
+
+@pytest.mark.parametrize("label", [False, 0, "false", "0", "bad"])
+def test_a_bad_answer_may_be_labelled_in_words_or_numbers(label):
+    assert row(messages=ASKED, label=label).label is False
 
 
 def test_a_label_that_is_neither_true_nor_false_is_told():

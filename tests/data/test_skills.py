@@ -1,5 +1,6 @@
 """The generated skills: seeded, right by an independent computation, and in the bands that later work relies on."""
 
+import hashlib
 import json
 import random
 import re
@@ -49,6 +50,13 @@ def in_person(item: Item) -> str:
     return f"{' '.join(listed(item))} {system.removeprefix('End each answer with: ')}"
 
 
+def recalled(item: Item) -> str:
+    """The thing's two words: the first two bytes of its sha256 choose them."""
+    thing = only([word for word in re.findall(r"\w+", asked(item)) if word in w.OBJECTS + w.FOODS])
+    first, second = bytes.fromhex(hashlib.sha256(thing.encode()).hexdigest()[:4])
+    return f"{w.COLOURS[first % len(w.COLOURS)]} {w.NATURE[second % len(w.NATURE)]}"
+
+
 def only(candidates: list[str]) -> str:
     assert len(candidates) == 1
     return candidates[0]
@@ -65,6 +73,7 @@ RULES = {
     "pick_fact": fact,
     "fill_json": filled,
     "persona": in_person,
+    "recall": recalled,
     "largest": lambda item: str(next(n for n in range(9, -1, -1) if str(n) in listed(item))),
     "animal": lambda item: only([word for word in listed(item) if word in w.ANIMALS]),
     "longest": lambda item: only([x for x in listed(item) if all(len(x) > len(y) for y in listed(item) if y != x)]),
