@@ -10,7 +10,7 @@ import typer
 from tunesmith.cli.remote import connect
 from tunesmith.settings import DEFAULT_BASE
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

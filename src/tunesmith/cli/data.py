@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tunesmith.data.chat_template import EncodedRow
     from tunesmith.data.dataset import Encoded
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 SHOWN = 20
 """Problems printed for people; --json has all."""
 

@@ -25,7 +25,7 @@ from tunesmith.evals.metrics import exact_match, same_message, token_f1
 from tunesmith.paths import SUPPORT_DESK
 from tunesmith.settings import DEFAULT_BASE
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 console = Console()
 
 RECIPE: dict[str, Any] = {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tunesmith.completer import Completer
     from tunesmith.data.skills import Item
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 SEED = 500_000
 """Of the generated questions; the base's training stream draws from other seeds."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tunesmith.db.session import Database
 
-app = typer.Typer(no_args_is_help=True, help="Fine-tuning jobs: list, show, cancel, logs.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Fine-tuning jobs.", add_completion=False, rich_markup_mode=None)
 
 DATA_DIR = typer.Option(Path(".tunesmith"), envvar="TUNESMITH_DATA_DIR", help="The server's folder.")
 URL = typer.Option(None, help="Ask this server instead, such as http://127.0.0.1:8040/v1.")

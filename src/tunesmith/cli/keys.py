@@ -13,7 +13,7 @@ from tunesmith.cli.database import opened
 if TYPE_CHECKING:
     from tunesmith.db.keys import Key
 
-app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="API keys.", add_completion=False, rich_markup_mode=None)
 
 DATA_DIR = typer.Option(Path(".tunesmith"), envvar="TUNESMITH_DATA_DIR", help="The server's folder.")
 JSON = typer.Option(False, "--json", help="Print JSON.")

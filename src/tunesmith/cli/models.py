@@ -14,7 +14,7 @@ from tunesmith.cli.database import opened
 from tunesmith.errors import NotFound
 from tunesmith.paths import DataDir
 
-app = typer.Typer(no_args_is_help=True, help="Models: list, show, pull, add, remove.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Bases and fine-tuned models.", add_completion=False, rich_markup_mode=None)
 
 DATA_DIR = typer.Option(Path(".tunesmith"), envvar="TUNESMITH_DATA_DIR", help="The server's folder.")
 URL = typer.Option(None, help="Ask this server instead, such as http://127.0.0.1:8040/v1.")

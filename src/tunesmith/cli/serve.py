@@ -13,7 +13,7 @@ from tunesmith.errors import PortInUse, TunesmithError
 if TYPE_CHECKING:
     from tunesmith.settings import Settings
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 GRACE_SECONDS = 8
 """How long replies that are under way may take when the server stops."""
