@@ -15,6 +15,7 @@ class LoraAdapter(Part):
     """Low-rank adapters (Hu et al. 2021) on the base's linear layers."""
 
     type: Literal["lora"] = "lora"
+    """The kind of adapter."""
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     """Columns of A and rows of B; 16 suffices for small supervised sets (Schulman et al. 2025, "LoRA Without Regret")."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
@@ -31,6 +32,7 @@ class SftMethod(Part):
     """Supervised fine-tuning: cross-entropy on the assistant's tokens."""
 
     type: Literal["sft"] = "sft"
+    """The method."""
     epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Passes over the training rows; None chooses by their number (`recipes/auto.py`)."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None

@@ -40,10 +40,15 @@ class Recipe(Part):
     quantization: Quantization = "none"
     """Precision of the frozen base: none, or nf4 (QLoRA, Dettmers et al. 2023). The adapter is served on the same."""
     method: SftMethod = Field(default_factory=SftMethod)
+    """How to train."""
     adapter: LoraAdapter = Field(default_factory=LoraAdapter)
+    """What is trained, on the frozen base."""
     data: DataRecipe
+    """What to train on."""
     evaluation: EvaluationRecipe = Field(default_factory=EvaluationRecipe)
+    """What to measure."""
     checkpoints: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
+    """When state is made durable."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
     """Fixes adapter initialisation, order of rows and dropout."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
