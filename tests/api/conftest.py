@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import openai
 import pytest
@@ -22,9 +22,15 @@ class Served:
     def __init__(self, port, app, key):
         self.port, self.key = port, key
         self.desk = app.state.desk
+        self._clients = ExitStack()
 
     def client(self, **kwargs):
-        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", **{"api_key": self.key, "max_retries": 0, **kwargs})
+        """An official client, closed with the server."""
+        made = openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", **{"api_key": self.key, "max_retries": 0, **kwargs})
+        return self._clients.enter_context(made)
+
+    def close(self):
+        self._clients.close()
 
     def request(self, method, path, body=None, headers=None, key=True):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -58,8 +64,10 @@ def serve(settings):
         while not ready.wait(0.1):
             assert thread.is_alive(), "the server did not start"
         try:
-            yield Served(listening.getsockname()[1], app, key)
+            served = Served(listening.getsockname()[1], app, key)
+            yield served
         finally:
+            served.close()
             server.should_exit = True
             thread.join()
 

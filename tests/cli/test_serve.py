@@ -1,0 +1,108 @@
+"""The server as a process: one ready line, one key at first start, a clean end, and clear words when it cannot start."""
+
+import io
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+
+SMALL_DISK = """
+import os, resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+SERVE = [sys.executable, "-m", "tunesmith", "serve", "--port", "0"]
+
+
+@contextmanager
+def serving(data_dir, *flags):
+    command = [*SERVE, "--data-dir", str(data_dir), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = []
+        while not lines or "is ready" not in lines[-1]:
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            lines.append(line)
+        yield process, lines
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def get(url, key=""):
+    request = urllib.request.Request(url, headers={"authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request) as reply:
+        return reply.read()
+
+
+def url_of(lines):
+    return re.search(r"http://[\d.]+:\d+", lines[-1]).group()
+
+
+def test_a_server_says_once_that_it_is_ready_and_shows_its_first_key_once(tmp_path):
+    with serving(tmp_path / "data") as (process, lines):
+        assert len(lines) == 2
+        key = re.search(r"ts_\w+", lines[0]).group()
+        assert b"tunesmith/tiny" in get(url_of(lines) + "/v1/models", key)
+        assert get(url_of(lines) + "/health") == b'{"status":"ok"}'
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate()
+        assert (process.returncode, out, err) == (0, "", "")
+    with serving(tmp_path / "data") as (process, lines):
+        assert len(lines) == 1
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        assert process.returncode == 130
+        assert "Traceback" not in err
+
+
+def test_the_server_ends_with_its_parent(tmp_path):
+    """The parent is a shell that starts the server, tells its process id, and is killed."""
+    script = f"{' '.join(SERVE)} --data-dir {tmp_path / 'data'} --exit-with-parent & echo $!; wait"
+    parent = subprocess.Popen(["bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pid = int(parent.stdout.readline())
+    while "is ready" not in parent.stdout.readline():
+        assert parent.poll() is None
+    parent.kill()
+    assert parent.communicate()[0] is not None  # the pipe closes only when the server, which holds it too, is gone
+    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_an_unknown_base_and_a_foreign_address_are_one_sentence_and_make_nothing(tmp_path):
+    for flags, said in ((["--base", "nobody/knows"], "nobody/knows"), (["--host", "192.0.2.1"], "192.0.2.1")):
+        done = subprocess.run([*SERVE, "--data-dir", str(tmp_path / "data"), *flags], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith("Error: ")
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "data").exists()
+
+
+def test_a_full_disk_refuses_an_upload_with_507_and_the_server_goes_on(tmp_path):
+    """RLIMIT_FSIZE stands for the full disk: the kernel refuses bytes beyond it, as it does when no block is free."""
+    limit = 4 * 1024 * 1024
+    command = [sys.executable, "-c", SMALL_DISK, str(limit), *SERVE, "--data-dir", str(tmp_path / "data")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        key = re.search(r"ts_\w+", process.stdout.readline()).group()
+        base_url = url_of([process.stdout.readline()]) + "/v1"
+        with openai.OpenAI(base_url=base_url, api_key=key) as client:
+            kept = client.files.create(file=("kept.jsonl", io.BytesIO(b"kept")), purpose="fine-tune")
+            with pytest.raises(openai.InternalServerError) as caught:
+                client.files.create(file=("big.jsonl", io.BytesIO(b"x" * (limit + 1))), purpose="fine-tune")
+            assert (caught.value.status_code, caught.value.code) == (507, "disk_full")
+            assert client.files.content(kept.id).read() == b"kept"
+            assert [file.id for file in client.files.list()] == [kept.id]
+        assert not list((tmp_path / "data" / "blobs").glob(".*"))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert process.returncode == 0
