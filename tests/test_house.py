@@ -18,6 +18,7 @@ MAX_LINES = 50
 BROAD_EXCEPT: dict[str, str] = {
     "worker.py": "a process boundary: whatever a run dies of becomes its last event",
     "api/middleware.py": "a process boundary: a client gets OpenAI's error body, the log gets the traceback",
+    "engine/core.py": "the boundary between one request and the others: one that fails fails alone",
     "jobs/runner.py": "a thread's outermost boundary: one bad job must not stop the others",
 }
 
@@ -25,12 +26,14 @@ IMPORTS_INSIDE_FUNCTIONS = ("cli/", "worker.py", "__init__.py")
 """Where starting quickly, or without torch, is worth it."""
 
 LOADS_WEIGHTS: dict[str, str] = {
-    "models/loader.py": "the one loader",
+    "models/loader.py": "the one loader of bases",
+    "engine/adapters.py": "an adapter's few tensors, after models/artifact.py has checked its folder",
+    "train/checkpoints.py": "a run's own tensors, from bytes that matched the manifest's sha256",
 }
 READS_TOKENIZER: dict[str, str] = {
     "data/tokenizer.py": "a tokenizer holds no weights; this is the one place that makes one",
 }
-WEIGHT_READERS = {"load_file", "load_model", "safe_open"}
+WEIGHT_READERS = {"load", "load_file", "load_model", "safe_open"}
 
 STARTS_ENGINE = "serving/processes.py"
 
