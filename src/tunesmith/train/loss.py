@@ -1,0 +1,83 @@
+"""Batches of encoded rows, and the loss on the tokens that train. Tensor names carry their axes: B rows, T tokens, V vocabulary,
+N tokens that train.
+
+Rows are padded on the right and attention is causal, so no padding mask is needed: what a row's own tokens see is the row.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from tunesmith.data.chat_template import EncodedRow
+
+IGNORED = -100
+"""Label of a token whose prediction the loss does not count."""
+
+Batch = dict[str, torch.Tensor]
+
+
+class TokenLoss(NamedTuple):
+    """Sums over the tokens that train, so that micro-batches add up."""
+
+    nll_sum: torch.Tensor
+    num_right: torch.Tensor
+    num_tokens: torch.Tensor
+
+
+def collate(rows: Sequence[EncodedRow], pad_id: int) -> Batch:
+    """`input_ids` and `labels`, both [B, T], padded to the longest row."""
+    width = max(len(row.ids) for row in rows)
+    ids_BT = torch.full((len(rows), width), pad_id)
+    labels_BT = torch.full((len(rows), width), IGNORED)
+    for number, row in enumerate(rows):
+        ids = torch.tensor(row.ids)
+        ids_BT[number, : len(ids)] = ids
+        labels_BT[number, : len(ids)] = ids.masked_fill(~torch.tensor(row.loss_mask), IGNORED)
+    return {"input_ids": ids_BT, "labels": labels_BT}
+
+
+def token_loss(model: torch.nn.Module, batch: Batch, *, fused_head: bool) -> TokenLoss:
+    """The loss of a batch. `fused_head` uses TRL's head, which never holds all logits: for a GPU and a wide vocabulary.
+
+    On a CPU that head scores every position, so there only the columns from the first answer on are asked for.
+    """
+    labels_BT = batch["labels"]
+    if fused_head:
+        scored = model(**batch, fused_lm_head=True, use_cache=False)
+        return TokenLoss(-scored.log_probs.sum(), scored.is_top1.sum(), scored.label_mask.sum())
+    trained_BT = labels_BT != IGNORED
+    first = int(trained_BT.any(0).int().argmax())
+    width = labels_BT.shape[1]
+    logits_BTV = model(input_ids=batch["input_ids"], logits_to_keep=width - first + 1, use_cache=False).logits[:, :-1]
+    chosen_BT = trained_BT[:, first:]
+    logits_NV, targets_N = logits_BTV[chosen_BT].float(), labels_BT[:, first:][chosen_BT]
+    num_right = (logits_NV.detach().argmax(-1) == targets_N).sum()
+    return TokenLoss(cross_entropy(logits_NV, targets_N, reduction="sum"), num_right, chosen_BT.sum())
+
+
+class HeldOutLoss(NamedTuple):
+    loss: float
+    """Mean negative log-likelihood of a token, in nats."""
+    token_accuracy: float
+    """Share of tokens that are the likeliest ones, given the right tokens before them."""
+
+
+@torch.no_grad()
+def measure(
+    model: torch.nn.Module, rows: Sequence[EncodedRow], *, batch_size: int, pad_id: int, device: str, fused_head: bool
+) -> HeldOutLoss:
+    """The loss on `rows`, each token counted once. The model is left in the mode that it was in; no random number is drawn."""
+    was_training = model.training
+    model.eval()
+    nll, right, tokens = 0.0, 0, 0
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    for start in range(0, len(ordered), batch_size):
+        batch = {name: value.to(device) for name, value in collate(ordered[start : start + batch_size], pad_id).items()}
+        found = token_loss(model, batch, fused_head=fused_head)
+        nll += found.nll_sum.item()
+        right += int(found.num_right)
+        tokens += int(found.num_tokens)
+    model.train(was_training)
+    return HeldOutLoss(nll / max(1, tokens), right / max(1, tokens))

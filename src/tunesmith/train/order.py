@@ -1,0 +1,47 @@
+"""Which rows each optimizer step sees, as a pure function of the seed: so a resumed run goes on exactly where it stopped.
+
+Knows numbers of rows and tokens only; no torch, no files.
+"""
+
+import math
+import random
+
+WINDOW_STEPS = 8
+"""Steps whose rows are sorted by length together: padding falls, and rows still meet different rows in each epoch."""
+
+
+def num_steps(num_rows: int, batch_size: int, epochs: float) -> int:
+    """Optimizer steps of a run. Every step has a full batch; a batch may reach into the next epoch. At least 1."""
+    return max(1, math.ceil(epochs * num_rows / batch_size))
+
+
+def plan(lengths: list[int], *, batch_size: int, epochs: float, seed: int) -> list[list[int]]:
+    """Row numbers of each step. `lengths` are the rows' tokens; rows of like length meet, in an order shuffled by epoch."""
+    steps = num_steps(len(lengths), batch_size, epochs)
+    stream = _stream(len(lengths), steps * batch_size, seed)
+    rng = random.Random(f"windows/{seed}")
+    ordered: list[list[int]] = []
+    window_rows = WINDOW_STEPS * batch_size
+    for start in range(0, len(stream), window_rows):
+        window = sorted(stream[start : start + window_rows], key=lambda row: lengths[row])
+        batches = [window[k : k + batch_size] for k in range(0, len(window), batch_size)]
+        rng.shuffle(batches)
+        ordered += batches
+    return ordered
+
+
+def micro_batches(rows: list[int], micro_batch_size: int) -> list[list[int]]:
+    """A step's rows in pieces that fit into memory."""
+    return [rows[k : k + micro_batch_size] for k in range(0, len(rows), micro_batch_size)]
+
+
+def _stream(num_rows: int, wanted: int, seed: int) -> list[int]:
+    """Epoch after epoch, each shuffled anew, until there are `wanted` row numbers."""
+    stream: list[int] = []
+    epoch = 0
+    while len(stream) < wanted:
+        rows = list(range(num_rows))
+        random.Random(f"epoch/{seed}/{epoch}").shuffle(rows)
+        stream += rows
+        epoch += 1
+    return stream[:wanted]

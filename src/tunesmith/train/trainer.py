@@ -1,0 +1,217 @@
+"""TRL's SFTTrainer, made exact: order of rows, learning rate and moments are functions of the step and of a checkpoint.
+
+TRL makes the adapter, the optimizer and the loop. Overridden here: which rows come (`order.plan`), the loss (only tokens that
+train are scored), the learning rate, and that nothing is ever saved by the trainer itself (its files would be pickle).
+Knows no run folder: what happens at a step boundary is the caller's `at_step`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+
+from tunesmith.data.chat_template import EncodedRow
+from tunesmith.recipes.method import LoraAdapter
+from tunesmith.recipes.run import Recipe
+from tunesmith.train import order, rng, schedule
+from tunesmith.train.checkpoints import Checkpoint, Tensors
+from tunesmith.train.loss import collate, token_loss
+
+Model = torch.nn.Module
+
+
+class StepDone(NamedTuple):
+    """One optimizer step, as it ended."""
+
+    step: int
+    """Counted from 1 over the whole run, resumes included."""
+    loss: float
+    token_accuracy: float
+    learning_rate: float
+    grad_norm: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be trained: a resolved recipe, the rows, and the rows of each step."""
+
+    recipe: Recipe
+    rows: Sequence[EncodedRow]
+    steps: list[list[int]]
+    scratch: str
+    """A folder that exists; the trainer wants one, and nothing is written to it."""
+    device: str
+
+    @property
+    def fused_head(self) -> bool:
+        return self.device != "cpu"
+
+
+class StepTrainer(SFTTrainer):
+    """Trains the steps of `work` that come after `start`; `at_step` is called after each, and says whether to stop."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: PreTrainedTokenizerBase,
+        work: Work,
+        start: Checkpoint | None,
+        at_step: Callable[[StepDone], bool],
+    ):
+        # TRL looks at one row and never at the others: they come from `get_train_dataloader`.
+        sample = Dataset.from_dict({"input_ids": [work.rows[0].ids], "labels": [work.rows[0].ids]})
+        super().__init__(
+            model=model,
+            args=_arguments(work, start.step if start else 0),
+            data_collator=lambda rows: collate(rows, self._pad_id),
+            train_dataset=sample,
+            processing_class=tokenizer,
+            peft_config=_lora(work.recipe.adapter),
+        )
+        self._work = work
+        self._start = start
+        self._at_step = at_step
+        self._pad_id = int(tokenizer.pad_token_id)
+        self._first_step = start.step if start else 0
+        self._rng = rng.RandomStates(start.tensors["rng"], start.state["rng"]) if start else None
+        self._num_right = self._num_tokens = 0
+        for name, parameter in self._trained():
+            # TRL rounds a QLoRA's adapter to bfloat16; small updates would be lost in it.
+            parameter.data = parameter.data.float()
+            if start is not None:
+                parameter.data.copy_(start.tensors["adapter"][name])
+
+    def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+
+    # -- state of a checkpoint ----------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensors]:
+        """The adapter and the moments, by parameter name."""
+        moments: Tensors = {}
+        for name, parameter in self._trained():
+            moments |= {f"{name}|{kind}": value for kind, value in self.optimizer.state[parameter].items()}
+        return {"adapter": {name: parameter.data for name, parameter in self._trained()}, "optimizer": moments}
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(model)
+        if self._start is not None:
+            moments = self._start.tensors["optimizer"]
+            for name, parameter in self._trained():
+                own = {key.split("|")[1]: value for key, value in moments.items() if key.split("|")[0] == name}
+                optimizer.state[parameter] = {
+                    kind: value if value.ndim == 0 else value.to(parameter.device) for kind, value in own.items()
+                }
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        method, total, first = self._work.recipe.method, len(self._work.steps), self._first_step
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer,
+            lambda step: schedule.factor(first + step, total, warmup_ratio=method.warmup_ratio, schedule=method.schedule),
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        micro = self.args.per_device_train_batch_size
+        batches = [piece for step in self._work.steps[self._first_step :] for piece in order.micro_batches(step, micro)]
+        # Its own generator: the loader would otherwise draw from the global one, and a resumed run would differ.
+        return DataLoader(
+            self._work.rows,  # type: ignore[arg-type]
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            generator=torch.Generator(),
+        )
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        batches = [next(epoch_iterator) for _ in range(num_batches)]
+        self._num_tokens = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
+        self._num_right = 0
+        return batches, self._num_tokens
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self._rng is not None:
+            rng.restore(self._rng)
+            self._rng = None
+        return super().training_step(*args, **kwargs)
+
+    def compute_loss(self, model: Model, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        found = token_loss(model, inputs, fused_head=self._work.fused_head)
+        self._num_right += int(found.num_right)
+        return found.nll_sum / num_items_in_batch
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Nobody reads it, and counting the parameters costs a millisecond a step."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Called by the trainer at the end of each step, when the optimizer has moved. Nothing is logged elsewhere."""
+        if "grad_norm" not in logs:
+            return
+        accuracy = self._num_right / max(1, self._num_tokens)
+        step = self._first_step + self.state.global_step
+        done = StepDone(step, logs["loss"], accuracy, logs["learning_rate"], logs["grad_norm"])
+        if self._at_step(done):
+            self.control.should_training_stop = True
+
+
+def _lora(adapter: LoraAdapter) -> LoraConfig:
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets),
+        use_rslora=adapter.use_rslora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _arguments(work: Work, first_step: int) -> SFTConfig:
+    """Every choice said aloud; TRL's defaults are bfloat16, gradient checkpointing and rows cut at 1,024 tokens."""
+    method = work.recipe.method
+    size = len(work.steps[0])
+    micro = min(method.micro_batch_size or size, size)
+    on_gpu = work.device != "cpu"
+    return SFTConfig(
+        output_dir=work.scratch,
+        max_steps=max(1, len(work.steps) - first_step),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=-(-size // micro),
+        learning_rate=(method.learning_rate or 0.0) * method.learning_rate_multiplier,
+        weight_decay=method.weight_decay,
+        max_grad_norm=method.max_grad_norm,
+        optim="adamw_torch_fused",
+        seed=work.recipe.seed,
+        data_seed=work.recipe.seed,
+        use_cpu=not on_gpu,
+        bf16=on_gpu,
+        fp16=False,
+        gradient_checkpointing=False,
+        max_length=None,
+        packing=False,
+        padding_free=False,
+        completion_only_loss=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        average_tokens_across_devices=False,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )

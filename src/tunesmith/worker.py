@@ -1,0 +1,94 @@
+"""Runs one attempt of a run folder: recipe.json in, events.jsonl, checkpoints and artifacts out.
+
+    python -m tunesmith.worker RUN_FOLDER --attempt N [--models-dir D]
+
+Exit status: 0 done, paused or cancelled (the last event says which), 1 failed (an `error` event says why), 3 fenced.
+Started by name, never imported by the desk. Knows no SQL and no routes; no network is used.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Literal
+
+from tunesmith.errors import Fenced, StorageFull, TunesmithError
+from tunesmith.runfolder import EventLog, RunFolder
+
+DONE, FAILED, FENCED = 0, 1, 3
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "WANDB_DISABLED": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Libraries read these at import: nothing is sent anywhere, nothing is fetched."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tunesmith.worker", description="Run one attempt of a run folder.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--models-dir", type=Path)
+    args = parser.parse_args()
+    os.environ.update(QUIET)
+    # Threads that spin while they wait would take the core that the engine or a second worker needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    folder = RunFolder(args.folder.absolute())
+    log = EventLog(folder.events_file(args.attempt))
+    try:
+        return attempt(folder, args.attempt, args.models_dir, log)
+    except Fenced as error:
+        print(error, file=sys.stderr)
+        return FENCED
+    except TunesmithError as error:
+        return fail(log, error.code, str(error), error.param)
+    except Exception as error:  # noqa: BLE001  the process's boundary: the log must say why it ended
+        traceback.print_exc()
+        return fail(log, "worker_failed", f"{type(error).__name__}: {error}", None)
+    finally:
+        log.close()
+
+
+def attempt(folder: RunFolder, number: int, models_dir: Path | None, log: EventLog) -> int:
+    """One attempt from start to end. Raises what the method raises."""
+    folder.check_lease(number)
+    recipe = folder.recipe()
+    log.emit("phase", phase="loading", message="Starting")
+    from tunesmith.train.methods import METHODS
+    from tunesmith.train.tools import Tools
+
+    def should_stop() -> Literal["pause", "cancel"] | None:
+        wanted = folder.check_lease(number)
+        return None if wanted == "run" else wanted
+
+    result = METHODS[recipe.method.type](recipe, folder, Tools(log.emit, should_stop, models_dir))
+    if result is not None:
+        publish(folder, number, log, result)
+    log.sync()
+    return DONE
+
+
+def publish(folder: RunFolder, number: int, log: EventLog, result: dict[str, Any]) -> None:
+    folder.check_lease(number)
+    folder.finish(result)
+    log.emit("result", **result)
+
+
+def fail(log: EventLog, code: str, message: str, param: str | None) -> int:
+    """The run's last event; where the disk is too full even for that, standard error says it."""
+    print(message, file=sys.stderr)
+    try:
+        log.emit("error", code=code, message=message, param=param)
+        log.sync()
+    except StorageFull as error:
+        print(error, file=sys.stderr)
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
