@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -141,7 +142,7 @@ class Embedded:
 
     async def _drop(self, name: str) -> None:
         del self._loaded[name]
-        await _expect_ok(await self._call("DELETE", "/adapters", {"name": name}))
+        await _expect_ok(await self._call("DELETE", f"/adapters/{quote(name)}"))
 
     async def ask(self, path: str, body: dict[str, Any]) -> Answer:
         return await self._call("POST", path, body)

@@ -80,12 +80,12 @@ def start_engine(order: EngineOrder) -> EngineProcess:
         sys.executable, "-m", "tunesmith.engine",
         "--base", order.base, "--quantization", order.quantization, "--models-dir", str(order.models_dir),
         "--threads", str(order.threads), "--socket", str(folder / "engine.sock"), "--die-with-parent",
-    ]  # fmt: skip
+    ]
     order.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(order.log, "wb") as log:
         # A session of its own: Ctrl-C in the terminal is for the desk, which then stops the engine.
         child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             env={**os.environ, KEY_VARIABLE: key},
-        )  # fmt: skip
+        )
     return EngineProcess(child, folder, key, order.log)

@@ -1,0 +1,128 @@
+"""A sequence: one completion that is being made, with all that is known about it. Knows no torch, no HTTP, no other sequence."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from tunesmith.engine.text import TextStream
+from tunesmith.errors import TunesmithError
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one request wants its tokens."""
+
+    max_tokens: int
+    """Longest completion; 0 computes the prompt only."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int | None = None
+    """The same seed draws the same tokens, whatever else is in the batch."""
+    stop: tuple[str, ...] = ()
+    num_logprobs: int | None = None
+    """Alternatives to report for each token; 0 reports the chosen one only, None nothing."""
+    prompt_logprobs: bool = False
+    """Also report the prompt's own tokens (completions with `echo`)."""
+
+
+class TokenLogprob(NamedTuple):
+    """A token with its log-probability under the model, before temperature, and the likeliest alternatives."""
+
+    token: int
+    logprob: float | None
+    """None for the very first token, which nothing predicts."""
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass
+class Output:
+    """What is new about a sequence since the last output; the last one has a finish reason."""
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    error: TunesmithError | None = None
+
+
+Sink = Callable[[Output], None]
+
+
+@dataclass(eq=False)
+class Sequence:
+    """`tokens` is prompt and completion; the first `num_cached` of them have keys and values in the cache, in row `slot`."""
+
+    id: int
+    tokens: list[int]
+    sampling: Sampling
+    sink: Sink
+    text: TextStream
+    end_tokens: frozenset[int]
+    max_positions: int
+    adapter: int | None = None
+    """Serial number of the adapter; None is the base."""
+    is_streamed: bool = False
+    """Deliver text as it comes, not only at the end."""
+    slot: int | None = None
+    num_cached: int = 0
+    finish_reason: FinishReason | None = None
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.tokens)
+        self.random = random.Random(self.sampling.seed)
+        self._pending = Output()
+
+    @property
+    def num_completion_tokens(self) -> int:
+        return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_uncached(self) -> int:
+        return len(self.tokens) - self.num_cached
+
+    @property
+    def is_prefill(self) -> bool:
+        """Is more to be computed than the one token that was sampled last?"""
+        return self.num_uncached > 1 or self.num_cached == 0
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finish_reason is not None
+
+    def append(self, sampled: TokenLogprob) -> None:
+        """Takes a sampled token; finishes at an end token, a stop string or the limit; delivers what is due."""
+        self.tokens.append(sampled.token)
+        self._pending.tokens.append(sampled.token)
+        if self.sampling.num_logprobs is not None:
+            self._pending.logprobs.append(sampled)
+        is_end = sampled.token in self.end_tokens
+        if not is_end and (self.is_streamed or self.sampling.stop):
+            self._pending.text += self.text.push(sampled.token)
+        elif not is_end:
+            self.text.hold(sampled.token)
+        if is_end or self.text.is_stopped:
+            self.finish("stop")
+        elif self.num_completion_tokens >= self.sampling.max_tokens or len(self.tokens) >= self.max_positions:
+            self.finish("length")
+        elif self.is_streamed and self._pending.text:
+            self._deliver()
+
+    def finish(self, reason: FinishReason, error: TunesmithError | None = None) -> None:
+        """Ends the sequence, with what is still held back of its text. The first reason stands."""
+        if self.is_finished:
+            return
+        self.finish_reason = reason
+        self._pending.text += self.text.finish()
+        self._pending.finish_reason = reason
+        self._pending.error = error
+        self._pending.logprobs = self.prompt_logprobs + self._pending.logprobs
+        self._deliver()
+
+    def _deliver(self) -> None:
+        pending, self._pending = self._pending, Output()
+        self.sink(pending)
