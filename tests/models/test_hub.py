@@ -238,3 +238,16 @@ def test_a_disk_that_is_too_small_is_said_before_the_weights_are_brought(
     with pytest.raises(StorageFull, match=r"needs 0.0 GB more"):
         pull(NAME, tmp_path)
     assert not hub.asked_for("/storage/")
+
+
+def test_the_command_tells_what_it_brought_and_lists_it(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "tunesmith", "models", *arguments, "--data-dir", str(tmp_path), "--json"]
+        env = {**os.environ, "HF_HUB_OFFLINE": "0"}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+
+    brought = json.loads(run("pull", NAME))
+    assert (brought["id"], brought["revision"]) == (NAME, repo.commit)
+    assert NAME in {model["id"] for model in json.loads(run("list"))}
+    assert json.loads(run("remove", NAME))["kind"] == "hub"
+    assert list((tmp_path / "models").iterdir()) == []
