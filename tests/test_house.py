@@ -120,7 +120,8 @@ def test_one_place_makes_tokenizers() -> None:
 
 def test_one_place_starts_the_engine() -> None:
     def bad(file: str) -> Iterator[int]:
-        yield from (node.lineno for node in walk(file, ast.Constant) if node.value == "tunesmith.engine")
+        if not file.startswith("engine/"):  # it may say its own name
+            yield from (node.lineno for node in walk(file, ast.Constant) if node.value == "tunesmith.engine")
 
     assert found(bad, allowed={STARTS_ENGINE: "the only place that starts an engine"}) == []
 
