@@ -80,13 +80,16 @@ def examine(
     file: Path, format: str, map: dict[str, str], base: str, max_length: int | None, models_dir: Path
 ) -> Examined:
     """What a file holds. Raises TunesmithError if the whole of it cannot be read, or the base cannot be found."""
-    from tunesmith.data.dataset import duplicates, encode_rows, lengths
     from tunesmith.data.formats import read_rows
-    from tunesmith.data.tokenizer import load_tokenizer
     from tunesmith.models.catalog import find_base
 
     read = read_rows(file, format, map)
     found = find_base(base, models_dir)
+
+    # Only now: these take seconds to import, and a file that cannot be read should say so at once.
+    from tunesmith.data.dataset import duplicates, encode_rows, lengths
+    from tunesmith.data.tokenizer import load_tokenizer
+
     limit = max_length or found.max_positions
     tokenizer = load_tokenizer(found.folder)
     rows = encode_rows(read, file.name, tokenizer, limit)
