@@ -89,7 +89,8 @@ class SlotLayer(CacheLayerMixin):
 class SlotCache(Cache):
     """All layers."""
 
-    def __init__(self, num_layers: int):
+    def __init__(self, num_layers: int, device: torch.device):
+        self.device = device
         self.places = Places()
         self.places.shape = (1, MIN_POSITIONS)
         super().__init__(layers=[SlotLayer(self.places) for _ in range(num_layers)])
@@ -97,15 +98,18 @@ class SlotCache(Cache):
     def begin(self, slots: list[int], starts: list[int], counts: list[int], num_slots: int, longest: int) -> None:
         """Sets what the next step writes and reads: row i holds `counts[i]` tokens of slot `slots[i]` from `starts[i]` on.
 
-        `num_slots` rows are in use, the longest of them with `longest` tokens.
+        Rows are aligned at the right. `num_slots` slots are in use, the longest of them with `longest` tokens.
         """
         self._make_room(num_slots, longest)
-        at = self.places
-        cells = [(slot, start + n, row, n) for row, (slot, start, count) in enumerate(zip(slots, starts, counts, strict=True))
-                 for n in range(count)]
-        at.slots, at.positions, at.rows, at.columns = torch.tensor(cells).unbind(1)
+        at, width = self.places, max(counts)
+        cells = [
+            (slot, start + n, row, width - count + n)
+            for row, (slot, start, count) in enumerate(zip(slots, starts, counts, strict=True))
+            for n in range(count)
+        ]
+        at.slots, at.positions, at.rows, at.columns = torch.tensor(cells, device=self.device).unbind(1)
         at.num_rows = len(slots)
-        at.read_slots = None if slots == list(range(len(slots))) else torch.tensor(slots)
+        at.read_slots = None if slots == list(range(len(slots))) else torch.tensor(slots, device=self.device)
         at.length = max(start + count for start, count in zip(starts, counts, strict=True))
 
     def move(self, moves: list[Move]) -> None:

@@ -30,7 +30,7 @@ class Runner:
         config = self.model.config.get_text_config()
         self._num_layers = config.num_hidden_layers
         self._takes_bool_mask = config._attn_implementation == "sdpa"
-        self.cache = SlotCache(self._num_layers)
+        self.cache = SlotCache(self._num_layers, self.device)
         self.adapters = Adapters(self.model, base.revision, quantization)
         self.check()
         self.limits = self._limits()
@@ -56,37 +56,35 @@ class Runner:
         self.cache.move(moves)
         sequences = [work.sequence for work in step]
         self.adapters.grouping.set([sequence.adapter for sequence in sequences], self.device)
-        ends = [work.count - 1 for work in step]
         asks_prompt = any(s.sampling.prompt_logprobs and start < s.num_prompt_tokens for s, start, _ in step)
-        keep = list(range(max(ends) + 1)) if asks_prompt else sorted(set(ends))
         logits = self.forward(
             [work.sequence.tokens[work.start : work.start + work.count] for work in step],
             [sequence.slot or 0 for sequence in sequences],
             [work.start for work in step],
             len(running),
             max(len(sequence.tokens) for sequence in running),
-            keep,
+            num_logits=max(work.count for work in step) if asks_prompt else 1,
         )
         if asks_prompt:
             for row, work in enumerate(step):
-                self._report_prompt(logits[row], work)
-        last = torch.stack([logits[row, keep.index(end)] for row, end in enumerate(ends)])
+                self._report_prompt(logits[row, -work.count :], work)
         uniforms = [work.sequence.random.random() if work.is_last else 0.0 for work in step]
-        return sample(last, [sequence.sampling for sequence in sequences], uniforms)
+        return sample(logits[:, -1], [sequence.sampling for sequence in sequences], uniforms)
 
     def forward(
-        self, ids: list[list[int]], slots: list[int], starts: list[int], num_slots: int, longest: int, keep: list[int]
+        self, ids: list[list[int]], slots: list[int], starts: list[int], num_slots: int, longest: int, num_logits: int = 1
     ) -> torch.Tensor:
-        """Logits [B, len(keep), V] at the columns `keep`; row i holds `ids[i]`, which stand from position `starts[i]` on.
+        """Logits [B, num_logits, V] of the last columns; row i holds `ids[i]`, which stand from position `starts[i]` on.
 
-        Short rows are padded at the right; padding is not written to the cache, and no token looks at it.
+        Short rows are padded at the left, so that all end in the same column and the head computes that one only. Padding is not
+        written to the cache, and no token looks at it.
         """
         counts = [len(row) for row in ids]
         width = max(counts)
         self.cache.begin(slots, starts, counts, num_slots, longest)
-        input_ids = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=self.device)
+        input_ids = torch.tensor([[0] * (width - len(row)) + row for row in ids], device=self.device)
         positions = torch.tensor(
-            [[start + min(n, count - 1) for n in range(width)] for start, count in zip(starts, counts, strict=True)],
+            [[start] * (width - count) + list(range(start, start + count)) for start, count in zip(starts, counts, strict=True)],
             device=self.device,
         )
         seen = torch.arange(self.cache.places.length, device=self.device) <= positions[:, None, :, None]
@@ -96,7 +94,7 @@ class Runner:
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=torch.tensor(keep, device=self.device),
+            logits_to_keep=num_logits,
         )
         return output.logits
 
@@ -128,8 +126,8 @@ class Runner:
         ids = [(7 * n + 3) % vocabulary for n in range(num_tokens)]
         whole = self.model(torch.tensor([ids], device=self.device), use_cache=False).logits[0, -1].float()
         half = num_tokens // 2
-        self.forward([ids[:half]], [0], [0], 1, half, [half - 1])
-        pieces = self.forward([ids[half:]], [0], [half], 1, num_tokens, [num_tokens - half - 1])[0, -1].float()
+        self.forward([ids[:half]], [0], [0], 1, half)
+        pieces = self.forward([ids[half:]], [0], [half], 1, num_tokens)[0, -1].float()
         tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.1
         if (whole - pieces).abs().max() > tolerance * (1 + whole.abs().max()):
             raise InvalidRequest(
