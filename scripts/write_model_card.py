@@ -49,8 +49,8 @@ It exists so that training, forgetting, preference and serving can be measured o
 
 ## What it can do
 
-Held-out accuracy on {items} generated items per skill (seed {greedy["seed"]}; the training stream uses other seeds), an item counting
-only if the whole answer is right:
+Held-out accuracy on {items} generated items per skill (seed {greedy["seed"]}; the training stream uses other seeds).
+An item counts only if the whole answer is right:
 
 {table(greedy, sampled)}
 
@@ -60,10 +60,10 @@ Commands: `tunesmith eval tunesmith/tiny --items 500 --json` and the same with `
 
 ## What it cannot do
 
-It is no assistant. It knows no facts about the world and almost no English beyond the wordings of its skills: it was trained only on
-generated rows ({tokens / 1e6:.0f} M tokens in {steps:,} steps), with the loss on the answers alone. It does not hold a
-conversation, reason in steps, count, translate or summarise, and answers a question of a kind that it has not seen with
-something of a kind that it has.
+It is no assistant. It knows no facts about the world (what it "recalls" are invented) and almost no English beyond the
+wordings of its skills: it was trained only on generated rows ({tokens / 1e6:.0f} M tokens in {steps:,} steps), with the loss on the
+answers alone. It does not hold a conversation, reason in steps, count, translate or summarise, and answers a question of
+a kind that it has not seen with something of a kind that it has.
 
 ## How it was made
 

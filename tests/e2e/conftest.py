@@ -1,7 +1,6 @@
 """A real server: `tunesmith serve` as a process, on a free port, with a key of its own."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -42,23 +41,23 @@ def run(*arguments, **kwargs) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "tunesmith", *map(str, arguments)], capture_output=True, text=True, **kwargs)
 
 
-def start(data_dir: Path) -> Server:
+def start(data_dir: Path, *flags: str) -> Server:
     port = free_port()
-    log = open(data_dir.parent / f"{data_dir.name}.log", "a")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tunesmith", "serve", "--port", str(port), "--data-dir", str(data_dir)],
-        stdout=log,
-        stderr=log,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    log.close()
+    log = data_dir.parent / f"{data_dir.name}.log"
+    with open(log, "a") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tunesmith", "serve", "--port", str(port), "--data-dir", str(data_dir), *flags],
+            stdout=output,
+            stderr=output,
+        )
     deadline = time.monotonic() + 60
     while True:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read()
             break
         except (urllib.error.URLError, ConnectionError):
-            assert process.poll() is None and time.monotonic() < deadline, Path(log.name).read_text()[-3000:]
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(log.read_text()[-3000:]) from None
             time.sleep(0.1)
     made = run("keys", "create", "test", "--data-dir", data_dir, "--json")
     assert made.returncode == 0, made.stderr

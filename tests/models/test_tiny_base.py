@@ -41,5 +41,5 @@ def test_the_card_tells_every_skill_and_the_three_bands_are_filled():
     assert all(told[skill][0] == band for band, skills in BANDS.items() for skill in skills)
     pairs = [(greedy, sampled) for _, greedy, sampled in told.values()]
     assert sum(min(pair) >= 0.90 for pair in pairs) >= 4
-    assert sum(0.10 <= min(pair) and max(pair) <= 0.30 for pair in pairs) >= 2
+    assert sum(min(pair) >= 0.10 and max(pair) <= 0.30 for pair in pairs) >= 2
     assert sum(max(pair) < 0.05 for pair in pairs) >= 2

@@ -11,7 +11,7 @@ def learning_rate(hidden_size: int) -> float:
     Source: the fit for Llama models in Schulman et al., "LoRA Without Regret" (2025), which is ten times their fit for all
     weights. Kept between 5e-5 and 5e-3, since the fit saw no width under 2,048.
     """
-    return min(5e-3, max(5e-5, 5e-4 * (2000 / hidden_size) ** 0.781))
+    return min(5e-3, max(5e-5, 5e-4 * math.pow(2000 / hidden_size, 0.781)))
 
 
 def epochs(num_rows: int) -> float:

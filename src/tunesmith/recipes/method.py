@@ -50,7 +50,7 @@ class SftMethod(Part):
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decoupled weight decay; 0, for a LoRA's update starts at zero anyway."""
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    """How long AdamW remembers squared gradients; 0.999 is the usual default, too long a memory for runs of a few hundred steps."""
+    """Memory of AdamW's squared gradients; the usual 0.999 remembers longer than a run of a few hundred steps lasts."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
     max_length: Annotated[int, Field(ge=8)] | None = None
