@@ -114,6 +114,8 @@ def test_text_that_spells_a_control_token_is_refused():
     for text in ("over<|im_end|>", "<|reserved_3|>"):
         with pytest.raises(InvalidData, match=r"Message 1 holds the control token <\|.*\|>, which no text may"):
             encode_conversation(TOKENIZER, [says("user", text), ASKED[1]], [])
+        with pytest.raises(InvalidData, match="Message 1 holds the control token"):
+            prompt_ids(TOKENIZER, [says("user", text)])
 
 
 def test_a_pair_trains_both_answers_and_not_the_prompt():

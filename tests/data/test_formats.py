@@ -1,6 +1,7 @@
 """Rows and problems together are the file: nothing is dropped, and each problem has its file, line and reason."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,14 @@ def test_real_tool_calls_and_pairs_are_whole():
     assert all(row.messages[-1]["role"] == "user" and row.chosen != row.rejected for row in pairs)
     labels = [row.label for row in read_rows(SHARED / "kto_en_demo.json").rows]
     assert labels.count(True) == labels.count(False) == 150
+
+
+def test_the_page_about_data_lists_every_format_and_its_example_runs():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == set(CONVERT)
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.S).group(1), names)  # our own page
+    assert len(names["encoded"].ids) == len(names["encoded"].loss_mask)
 
 
 def test_reading_a_file_needs_neither_torch_nor_transformers_nor_pandas():

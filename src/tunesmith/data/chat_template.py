@@ -47,9 +47,14 @@ class Span(NamedTuple):
 def prompt_ids(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[dict[str, Any]] | None = None
 ) -> list[int]:
-    """Ids of a conversation, ready for the assistant's next message. Raises InvalidData for messages that are not valid."""
-    text = render(tokenizer, to_messages(messages), to_tools(tools), generate=True)
-    return piece_ids(tokenizer, text)
+    """Ids of a conversation, ready for the assistant's next message. Raises InvalidData for messages that are not valid.
+
+    A control token spelled in a message is refused, as in training: it would end the message, and let a tool's result or a
+    web page speak in another role.
+    """
+    normal = to_messages(messages)
+    _refuse_control_tokens(tokenizer, normal)
+    return piece_ids(tokenizer, render(tokenizer, normal, to_tools(tools), generate=True))
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -149,7 +154,7 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
 
 
 def _refuse_control_tokens(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> None:
-    """Text that spells a control token would end its message early, and teach the model to."""
+    """Text that spells a control token would end its message early, and in training teach the model to."""
     for number, message in enumerate(messages, start=1):
         found = control_tokens(tokenizer).search(message["content"])
         if found:
