@@ -64,11 +64,19 @@ class Bench:
         with self.database.read() as connection:
             return [event for event in events.list_since(connection, job_id) if type in {None, event.type}]
 
-    def wait(self, condition, what="it"):
+    def wait(self, condition):
         """Until `condition()` is true; the test's own time limit ends it otherwise."""
         while not (found := condition()):
             time.sleep(0.05)
         return found
+
+    def wait_for_step(self, job_id: str, attempt: int, step: int) -> None:
+        def reached():
+            job = self.job(job_id)
+            assert not job.is_finished, (job.status, job.error, self.log(job_id))
+            return any(e.attempt == attempt and e.payload["step"] >= step for e in self.events(job_id, "step"))
+
+        self.wait(reached)
 
     def wait_for(self, job_id: str, *statuses: str) -> Job:
         def reached():
