@@ -64,7 +64,7 @@ def check(folder: RunFolder, recipe: Recipe, sources: list[Source]) -> int:
         except InvalidData as error:
             message = error.message.replace(source.name, source.file.filename)
             raise InvalidData(message, hint=error.hint, param=source.param, code=code) from error
-        if found.problems:
+        if found.problems and (recipe.data.bad_rows == "refuse" or not found.rows):
             raise InvalidData(_listing(source, found), hint="Mend them and upload it again.", param=source.param, code=code)
         num_rows = num_rows or len(found.rows)
     return num_rows

@@ -25,4 +25,4 @@ class DataRecipe(Part):
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training rows kept back for evaluation when `validation` is None."""
     rehearsal: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of rows, of all rows of an epoch, drawn anew from the base's own skills (built-in base only) against forgetting."""
+    """Share of rows, of all rows of an epoch, made from the base's own skills (tunesmith/tiny only) against forgetting."""

@@ -63,6 +63,12 @@ class Recipe(Part):
             raise ValueError("method.batch_size must be a multiple of method.micro_batch_size")
         return self
 
+    @model_validator(mode="after")
+    def _rehearses_known_skills(self) -> "Recipe":
+        if self.data.rehearsal and self.base != "tunesmith/tiny":
+            raise ValueError("data.rehearsal knows the skills of tunesmith/tiny only; for another base, mix rows into the file")
+        return self
+
 
 def parse(value: dict[str, Any]) -> Recipe:
     """The recipe of a JSON-like object. Raises InvalidRecipe naming the first wrong field by its path."""
