@@ -102,9 +102,11 @@ def test_a_job_on_the_wire_has_all_that_openai_requires():
 
 
 def test_a_finished_job_tells_the_numbers_that_were_chosen():
-    done = job(status="succeeded", result={"trained_tokens": 12, "hyperparameters": {"n_epochs": 4}}, estimated_finish=9)
+    method = {"type": "sft", "epochs": 4.0, "batch_size": 8, "learning_rate_multiplier": 0.5, "learning_rate": 0.1}
+    done = job(status="succeeded", result={"trained_tokens": 12, "hyperparameters": method}, estimated_finish=9)
     wire = from_row(done)
-    assert wire.hyperparameters == wire.method["supervised"]["hyperparameters"] == {"n_epochs": 4}
+    assert wire.hyperparameters == {"n_epochs": 4, "batch_size": 8, "learning_rate_multiplier": 0.5}
+    assert wire.method["supervised"]["hyperparameters"] == wire.hyperparameters
     assert (wire.trained_tokens, wire.estimated_finish) == (12, None)
 
 

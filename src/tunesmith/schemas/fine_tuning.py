@@ -149,7 +149,7 @@ class FineTuningJob(Wire):
 
 def from_row(job: Job) -> FineTuningJob:
     result = job.result or {}
-    numbers = job.hyperparameters | result.get("hyperparameters", {})
+    numbers = job.hyperparameters | _chosen(result.get("hyperparameters", {}))
     return FineTuningJob(
         id=job.id,
         created_at=job.created,
@@ -171,6 +171,12 @@ def from_row(job: Job) -> FineTuningJob:
         recipe=job.recipe,
         attempt=job.attempt,
     )
+
+
+def _chosen(method: dict[str, Any]) -> dict[str, Any]:
+    """What a finished run's method had in the end, by OpenAI's names; 3.0 epochs are 3."""
+    numbers = {name: method[field] for name, field in HYPERPARAMETERS.items() if method.get(field) is not None}
+    return {name: int(value) if value == int(value) else value for name, value in numbers.items()}
 
 
 class Event(Wire):
