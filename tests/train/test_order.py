@@ -1,0 +1,42 @@
+from collections import Counter
+
+from tunesmith.train.order import WINDOW_STEPS, micro_batches, num_steps, plan
+
+LENGTHS = [10 + (7 * k) % 31 for k in range(50)]
+
+
+def test_each_row_is_seen_once_an_epoch():
+    steps = plan(LENGTHS, batch_size=5, epochs=3, seed=1)
+    assert len(steps) == num_steps(50, 5, 3) == 30
+    assert Counter(row for step in steps for row in step) == {row: 3 for row in range(50)}
+
+
+def test_every_step_has_a_full_batch_even_when_rows_do_not_divide():
+    steps = plan(LENGTHS[:7], batch_size=4, epochs=2, seed=1)
+    assert [len(step) for step in steps] == [4, 4, 4, 4]
+    counts = Counter(row for step in steps for row in step)
+    assert set(counts) == set(range(7))
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_the_seed_decides_the_order_and_nothing_else_does():
+    first = plan(LENGTHS, batch_size=5, epochs=3, seed=1)
+    assert first == plan(LENGTHS, batch_size=5, epochs=3, seed=1)
+    assert first != plan(LENGTHS, batch_size=5, epochs=3, seed=2)
+
+
+def test_rows_of_like_length_meet_and_batches_come_in_no_order_of_length():
+    steps = plan(LENGTHS, batch_size=5, epochs=8, seed=3)
+    padding = sum(max(LENGTHS[row] for row in step) * len(step) - sum(LENGTHS[row] for row in step) for step in steps)
+    assert padding / sum(LENGTHS[row] for step in steps for row in step) < 0.1
+    first_window = [max(LENGTHS[row] for row in step) for step in steps[:WINDOW_STEPS]]
+    assert first_window != sorted(first_window)
+
+
+def test_a_run_has_at_least_one_step_and_part_of_an_epoch_is_possible():
+    assert num_steps(10, 32, 1) == 1
+    assert num_steps(100, 10, 0.5) == 5
+
+
+def test_micro_batches_cover_the_step():
+    assert micro_batches([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
