@@ -9,7 +9,7 @@ from safetensors import safe_open
 from tunesmith.data.skills import BANDS, SKILLS
 from tunesmith.paths import TINY
 
-SHA256 = "not yet"
+SHA256 = "8e9eed9c47a2da22729177098297ee310bad916700ed3c3b48b67537fdd88bbb"
 
 
 def test_the_weights_are_those_that_the_figures_rest_on():
