@@ -1,0 +1,66 @@
+"""What several rooms' tests stand on: a real model, small and random, made once a session; adapters on it; no network."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tunesmith.models.catalog import Base, find_base
+from tunesmith.paths import TINY
+
+if TYPE_CHECKING:
+    from tunesmith.models.artifact import AdapterInfo
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A Llama of width 64 and 2 layers with the built-in base's tokenizer; its weights are wide, so that its answers vary."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "small"
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(
+        vocab_size=4096, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=16, max_position_embeddings=256, tie_word_embeddings=True, initializer_range=0.2, bos_token_id=None,
+        eos_token_id=4025, pad_token_id=4023,
+    )).save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        shutil.copy(TINY / name, folder / name)
+    return find_base(str(folder))
+
+
+MakeAdapter = Callable[..., "AdapterInfo"]
+
+
+@pytest.fixture(scope="session")
+def make_adapter(small_base: Base, tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
+    """`make_adapter(seed, quantization, rank)`: a saved adapter whose B is not zero, so that it changes the answers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from tunesmith.models.artifact import save_adapter
+    from tunesmith.models.loader import load_base
+    from tunesmith.recipes.run import Recipe
+
+    folder = tmp_path_factory.mktemp("adapters")
+
+    def make(seed: int, quantization: str = "none", rank: int = 4) -> "AdapterInfo":
+        torch.manual_seed(seed)
+        lora = LoraConfig(
+            r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
+        )
+        model = get_peft_model(load_base(small_base, quantization), lora)
+        recipe = Recipe.model_validate({"base": small_base.id, "quantization": quantization, "data": {"train": "none.jsonl"}})
+        return save_adapter(model, Path(folder) / f"{quantization}-{seed}-{rank}", small_base, recipe)
+
+    return make

@@ -1,0 +1,89 @@
+"""Draws follow the distribution, stay in the nucleus, and do not depend on the rest of the batch."""
+
+import random
+
+import pytest
+import torch
+
+from tunesmith.engine.sampler import NUCLEUS, sample
+from tunesmith.engine.sequence import Sampling
+
+GREEDY = Sampling(1, temperature=0)
+
+
+def tokens(logits: torch.Tensor, samplings: list[Sampling], uniforms: list[float]) -> list[int]:
+    answers = sample(logits, samplings, uniforms)
+    assert all(answer is not None for answer in answers)
+    return [answer.token for answer in answers if answer is not None]
+
+
+def test_greedy_takes_the_likeliest() -> None:
+    logits = torch.randn(5, 50, generator=torch.Generator().manual_seed(1))
+    assert tokens(logits, [GREEDY] * 5, [0.9] * 5) == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_row_draws_the_same_alone_and_in_company(top_p: float) -> None:
+    logits = torch.randn(6, 300, generator=torch.Generator().manual_seed(2))
+    samplings = [Sampling(1, temperature=t, top_p=top_p) for t in (0.5, 1, 2, 1, 0.7, 1.5)]
+    dice = random.Random(3)
+    uniforms = [dice.random() for _ in range(6)]
+    together = tokens(logits, samplings, uniforms)
+    alone = [tokens(logits[row : row + 1], [samplings[row]], [uniforms[row]])[0] for row in range(6)]
+    assert together == alone
+
+
+def test_draws_follow_the_distribution_at_their_temperature() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
+    count = 4000
+    for temperature in (0.5, 1.0, 2.0):
+        # Evenly spread numbers instead of random ones: the shares are then exact to one draw.
+        uniforms = [(n + 0.5) / count for n in range(count)]
+        drawn = tokens(logits.expand(count, 4), [Sampling(1, temperature=temperature)] * count, uniforms)
+        shares = torch.bincount(torch.tensor(drawn), minlength=4) / count
+        assert torch.allclose(shares, torch.softmax(logits / temperature, -1), atol=2 / count)
+
+
+def test_top_p_draws_from_the_fewest_tokens_that_reach_it() -> None:
+    logits = torch.log(torch.tensor([0.1, 0.5, 0.05, 0.3, 0.05]))
+    def drawn(top_p: float) -> set[int]:
+        uniforms = [n / 100 for n in range(100)]
+        return set(tokens(logits.expand(100, 5), [Sampling(1, top_p=top_p)] * 100, uniforms))
+    assert drawn(0.4) == {1}
+    assert drawn(0.6) == {1, 3}
+    assert drawn(0.85) == {0, 1, 3}
+    assert drawn(0.0) == {1}
+
+
+def test_a_nucleus_wider_than_the_first_look_is_exact() -> None:
+    size = 4 * NUCLEUS
+    uniforms = [(n + 0.5) / size for n in range(size)]
+    drawn = tokens(torch.zeros(size, size), [Sampling(1, top_p=0.75)] * size, uniforms)
+    assert len(set(drawn)) == round(0.75 * size)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_gives_no_token_and_the_others_do(bad: float) -> None:
+    logits = torch.zeros(3, 8)
+    logits[1, 2] = bad
+    logits[0, 5] = logits[2, 6] = 9.0
+    answers = sample(logits, [GREEDY, Sampling(1), GREEDY], [0.5] * 3)
+    assert [answer and answer.token for answer in answers] == [5, None, 6]
+
+
+def test_masked_logits_are_never_drawn() -> None:
+    logits = torch.full((50, 8), float("-inf"))
+    logits[:, 3] = 0.0
+    assert set(tokens(logits, [Sampling(1)] * 50, [n / 50 for n in range(50)])) == {3}
+
+
+def test_log_probabilities_are_those_of_the_model_before_temperature() -> None:
+    logits = torch.randn(2, 30, generator=torch.Generator().manual_seed(4))
+    wanted = [Sampling(1, temperature=0.3, num_logprobs=3), Sampling(1, temperature=0.3)]
+    first, second = sample(logits, wanted, [0.5, 0.5])
+    assert first is not None
+    assert second is not None
+    expected = torch.log_softmax(logits[0], -1)
+    assert first.logprob == pytest.approx(float(expected[first.token]), abs=1e-6)
+    assert [token for token, _ in first.top] == expected.topk(3).indices.tolist()
+    assert second.logprob is None
