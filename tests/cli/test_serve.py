@@ -5,12 +5,15 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import openai
 import pytest
+
+from tunesmith.paths import SUPPORT_DESK
 
 SMALL_DISK = """
 import os, resource, signal, sys
@@ -106,3 +109,34 @@ def test_a_full_disk_refuses_an_upload_with_507_and_the_server_goes_on(tmp_path)
         process.send_signal(signal.SIGTERM)
         process.communicate()
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_killed_server_takes_its_worker_with_it_and_the_next_one_goes_on_at_once(tmp_path):
+    rows = b"".join((SUPPORT_DESK / "train.jsonl").read_bytes().splitlines(keepends=True)[:16])
+    with serving(tmp_path / "data") as (process, lines):
+        key = re.search(r"ts_\w+", lines[0]).group()
+        with openai.OpenAI(base_url=url_of(lines) + "/v1", api_key=key) as client:
+            file = client.files.create(file=("rows.jsonl", io.BytesIO(rows)), purpose="fine-tune")
+            recipe = {"method": {"epochs": 4, "batch_size": 4}, "checkpoints": {"every_steps": 2}, "threads": 1}
+            job = client.fine_tuning.jobs.create(
+                model="tunesmith/tiny", training_file=file.id, extra_body={"recipe": recipe}
+            )
+            while not any(event.type == "metrics" for event in client.fine_tuning.jobs.list_events(job.id, limit=100).data):
+                time.sleep(0.05)
+        process.kill()
+        process.wait()
+    folder = str(tmp_path / "data" / "runs" / job.id)
+    while any(folder.encode() in line for line in command_lines()):
+        time.sleep(0.05)
+    with serving(tmp_path / "data") as (process, lines), openai.OpenAI(base_url=url_of(lines) + "/v1", api_key=key) as client:
+        while (job := client.fine_tuning.jobs.retrieve(job.id)).status not in {"succeeded", "failed"}:
+            time.sleep(0.1)
+        assert (job.status, job.to_dict()["attempt"]) == ("succeeded", 2), job.error
+
+
+def command_lines():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                yield (entry / "cmdline").read_bytes()
