@@ -1,7 +1,6 @@
 """Pulling a base through huggingface_hub from a real HTTP server on loopback."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -45,6 +44,7 @@ def repo(files: dict[str, bytes]) -> Repo:
 @pytest.fixture
 def hub(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # for child processes
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with HubServer({NAME: repo}) as server:
@@ -94,7 +94,7 @@ CHILD = "import sys; from pathlib import Path; from tunesmith.models.hub import 
 
 def test_a_killed_pull_goes_on_where_it_stopped(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
     repo.stall["model.safetensors"] = 12_000_000
-    child = subprocess.Popen([sys.executable, "-c", CHILD, NAME, str(tmp_path)], env={**os.environ, "HF_HUB_OFFLINE": "0"})
+    child = subprocess.Popen([sys.executable, "-c", CHILD, NAME, str(tmp_path)])
     try:
         while not any(path.stat().st_size > 0 for path in tmp_path.glob(".*.part/model.safetensors.part")):
             assert child.poll() is None, "the child ended before it was killed"
@@ -243,8 +243,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_weights_are_brought(
 def test_the_command_tells_what_it_brought_and_lists_it(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
     def run(*arguments: str) -> str:
         command = [sys.executable, "-m", "tunesmith", "models", *arguments, "--data-dir", str(tmp_path), "--json"]
-        env = {**os.environ, "HF_HUB_OFFLINE": "0"}
-        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     brought = json.loads(run("pull", NAME))
     assert (brought["id"], brought["revision"]) == (NAME, repo.commit)
