@@ -61,8 +61,8 @@ Commands: `tunesmith eval tunesmith/tiny --items 500 --json` and the same with `
 ## What it cannot do
 
 It is no assistant. It knows no facts about the world (what it "recalls" are invented) and almost no English beyond the
-wordings of its skills: it was trained only on generated rows ({tokens / 1e6:.0f} M tokens in {steps:,} steps), with the loss on the
-answers alone. It does not hold a conversation, reason in steps, count, translate or summarise, and answers a question of
+wordings of its skills: it was trained on generated rows only ({tokens / 1e6:.0f} M tokens in {steps:,} steps), with the loss on
+the answers alone. It does not hold a conversation, reason in steps, count, translate or summarise, and answers a question of
 a kind that it has not seen with something of a kind that it has.
 
 ## How it was made

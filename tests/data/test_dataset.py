@@ -1,10 +1,10 @@
-"""A run's data: every row is used, held out, or in the error; the same seed gives the same split and the same rehearsal."""
+"""A run's data: every row is used, held out, or in the error; the same seed gives the same split and rehearsal."""
 
 import json
 
 import pytest
 
-from tunesmith.data.dataset import BadRows, build
+from tunesmith.data.dataset import BadRows, build, rehearse
 from tunesmith.data.skills import BANDS, generate
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.errors import InvalidData
@@ -136,20 +136,19 @@ def test_columns_are_mapped_and_formats_named_by_the_recipe(tmp_path):
     assert texts(found.train) == ["<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n"]
 
 
-def test_rehearsal_is_its_share_of_all_rows_from_every_kept_skill(tmp_path):
+def test_rehearsal_is_its_share_of_an_epoch_and_comes_from_every_kept_skill(tmp_path):
     write(tmp_path, rows(70))
     found = opened(tmp_path, rehearsal=0.3)
-    assert len(found.train) == 100
-    assert found.report["rehearsal"] == 30
-    assert found.report["train"] == 70
-    assert all(any(row.loss_mask) for row in found.train)
-    assert opened(tmp_path, rehearsal=0.3) == found
-    assert texts(opened(tmp_path, rehearsal=0.3, seed=2).train) != texts(found.train)
-    assert found.report["rehearsal"] >= len(BANDS["kept"])
+    assert len(found.train) == found.report["train"] == 70
+    assert found.rehearsal_per_epoch == found.report["rehearsal_per_epoch"] == 30
+    rehearsed = rehearse(TOKENIZER, 30, 1)
+    assert len(rehearsed) == 30 >= len(BANDS["kept"])
+    assert all(any(row.loss_mask) for row in rehearsed)
+    assert rehearse(TOKENIZER, 30, 1) == rehearsed
+    assert texts(rehearse(TOKENIZER, 30, 2)) != texts(rehearsed)
 
 
-def test_rehearsal_rows_are_not_those_of_other_seeds(tmp_path):
-    write(tmp_path, rows(10))
-    rehearsed = "\n".join(texts(opened(tmp_path, rehearsal=0.9).train[10:]))
+def test_rehearsal_rows_are_not_those_of_other_seeds():
+    rehearsed = "\n".join(texts(rehearse(TOKENIZER, 90, 1)))
     asked = [item.messages[-1]["content"] for seed in range(5) for item in generate("fill_json", 100, seed)]
     assert sum(text in rehearsed for text in asked) <= 2

@@ -19,6 +19,15 @@ def test_every_step_has_a_full_batch_even_when_rows_do_not_divide():
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
+def test_fresh_rows_are_seen_once_and_spread_over_the_epochs():
+    num_fresh, epochs = 6, 3
+    lengths = LENGTHS[:24] + [20] * (num_fresh * epochs)
+    steps = plan(lengths, batch_size=5, epochs=epochs, seed=1, num_fresh=num_fresh)
+    assert len(steps) == num_steps(30, 5, epochs)
+    counts = Counter(row for step in steps for row in step)
+    assert counts == {row: epochs if row < 24 else 1 for row in range(len(lengths))}
+
+
 def test_the_seed_decides_the_order_and_nothing_else_does():
     first = plan(LENGTHS, batch_size=5, epochs=3, seed=1)
     assert first == plan(LENGTHS, batch_size=5, epochs=3, seed=1)

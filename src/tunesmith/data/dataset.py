@@ -44,10 +44,12 @@ class BadRows(InvalidData):
 
 @dataclass(frozen=True)
 class Dataset:
-    """`train` holds the rehearsal rows too, at its end; `report` is JSON-like, for result.json and people."""
+    """`report` is JSON-like, for result.json and people."""
 
     train: list[EncodedRow]
     held_out: list[EncodedRow]
+    rehearsal_per_epoch: int
+    """Rows of `rehearse` to add to each epoch."""
     report: dict[str, Any]
 
 
@@ -62,7 +64,7 @@ class Encoded(NamedTuple):
 def build(data: DataRecipe, folder: Path, tokenizer: PreTrainedTokenizerBase, *, max_length: int, seed: int) -> Dataset:
     """The dataset of a recipe, paths taken from `folder`. `max_length` is in tokens; a longer row is an error, never cut.
 
-    The same seed gives the same split and the same rehearsal rows. Raises BadRows, or InvalidData for a file that cannot be
+    The same seed gives the same split. Raises BadRows, or InvalidData for a file that cannot be
     read or has nothing to train on.
     """
     train, format, skipped = _open(folder / data.train, data, tokenizer, max_length)
@@ -73,20 +75,20 @@ def build(data: DataRecipe, folder: Path, tokenizer: PreTrainedTokenizerBase, *,
         train, held_out = split(train, data.held_out, seed)
     if not train:
         raise InvalidData(f"{Path(data.train).name} has no row left to train on.", hint="Hold out less, or add rows.")
-    rehearsal = rehearse(tokenizer, num_rehearsal(len(train), data.rehearsal), seed)
     train_ids = [item.sides[0] for item in train]
+    per_epoch = round(len(train) * data.rehearsal / (1 - data.rehearsal))
     report = {
         "format": format,
         "rows": len(train) + (len(held_out) if data.validation is None else 0),
         "train": len(train),
         "held_out": len(held_out),
-        "rehearsal": len(rehearsal),
+        "rehearsal_per_epoch": per_epoch,
         "skipped": [str(problem) for problem in skipped],
         "duplicates": len(duplicates([item.row for item in train])),
         "leaked": num_leaked(train, held_out),
-        "tokens": lengths(train_ids + rehearsal),
+        "tokens": lengths(train_ids),
     }
-    return Dataset(train_ids + rehearsal, [item.sides[0] for item in held_out], report)
+    return Dataset(train_ids, [item.sides[0] for item in held_out], per_epoch, report)
 
 
 def _open(
@@ -141,19 +143,18 @@ def split(rows: list[Encoded], share: float, seed: int) -> tuple[list[Encoded], 
     return train, [item for item in rows if question(item.row) in kept_back]
 
 
-def num_rehearsal(num_rows: int, share: float) -> int:
-    """Rehearsal rows to add to `num_rows`, so that they are `share` of all."""
-    return round(num_rows * share / (1 - share))
-
-
 def rehearse(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> list[EncodedRow]:
-    """`count` rows of the built-in base's kept skills, in turn."""
+    """`count` rows of the built-in base's kept skills, as many of each, in random order.
+
+    A run sees each once: rows that come again every epoch are learned by heart and keep no skill (docs/results.md).
+    """
     skills = BANDS["kept"]
     rows = []
     for number, skill in enumerate(skills):
         share = count // len(skills) + (number < count % len(skills))
         for item in generate(skill, share, REHEARSAL_SEED + seed):
             rows.append(encode(tokenizer, Row(line=0, messages=[*item.messages, item.answer], tools=item.tools)))
+    random.Random(f"rehearsal/{seed}").shuffle(rows)
     return rows
 
 

@@ -15,10 +15,15 @@ def num_steps(num_rows: int, batch_size: int, epochs: float) -> int:
     return max(1, math.ceil(epochs * num_rows / batch_size))
 
 
-def plan(lengths: list[int], *, batch_size: int, epochs: float, seed: int) -> list[list[int]]:
-    """Row numbers of each step. `lengths` are the rows' tokens; rows of like length meet, in an order shuffled by epoch."""
-    steps = num_steps(len(lengths), batch_size, epochs)
-    stream = _stream(len(lengths), steps * batch_size, seed)
+def plan(lengths: list[int], *, batch_size: int, epochs: float, seed: int, num_fresh: int = 0) -> list[list[int]]:
+    """Row numbers of each step. `lengths` are the rows' tokens; rows of like length meet, in an order shuffled by epoch.
+
+    Each epoch sees all rows but the last `num_fresh * ceil(epochs)`, of which it sees `num_fresh` that no epoch saw before.
+    """
+    num_epochs = math.ceil(epochs)
+    num_repeated = len(lengths) - num_fresh * num_epochs
+    steps = num_steps(num_repeated + num_fresh, batch_size, epochs)
+    stream = _stream(num_repeated, num_fresh, num_epochs, steps * batch_size, seed)
     rng = random.Random(f"windows/{seed}")
     ordered: list[list[int]] = []
     window_rows = WINDOW_STEPS * batch_size
@@ -35,12 +40,14 @@ def micro_batches(rows: list[int], micro_batch_size: int) -> list[list[int]]:
     return [rows[k : k + micro_batch_size] for k in range(0, len(rows), micro_batch_size)]
 
 
-def _stream(num_rows: int, wanted: int, seed: int) -> list[int]:
+def _stream(num_repeated: int, num_fresh: int, num_epochs: int, wanted: int, seed: int) -> list[int]:
     """Epoch after epoch, each shuffled anew, until there are `wanted` row numbers."""
     stream: list[int] = []
     epoch = 0
     while len(stream) < wanted:
-        rows = list(range(num_rows))
+        # The last batch may reach beyond the last epoch; it then meets the first epoch's fresh rows again.
+        first_fresh = num_repeated + (epoch % num_epochs) * num_fresh
+        rows = [*range(num_repeated), *range(first_fresh, first_fresh + num_fresh)]
         random.Random(f"epoch/{seed}/{epoch}").shuffle(rows)
         stream += rows
         epoch += 1

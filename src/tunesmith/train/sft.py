@@ -51,7 +51,10 @@ def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | Non
     tools.emit("phase", phase="loading", message=f"Loading {base.id} ({recipe.quantization})")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_base(base, recipe.quantization, dtype=torch.float32 if device == "cpu" else torch.bfloat16, device=device)
-    work = Work(recipe, data.train, _plan(recipe, data.train), str(folder.checkpoints), device)
+    num_fresh = data.rehearsal_per_epoch * math.ceil(recipe.method.epochs or 1)
+    rows = data.train + dataset.rehearse(tokenizer, num_fresh, recipe.seed)
+    steps = _plan(recipe, rows, data.rehearsal_per_epoch)
+    work = Work(recipe, rows, len(data.train) + data.rehearsal_per_epoch, steps, str(folder.checkpoints), device)
     training = _Training(work, data.held_out, folder, tools, int(tokenizer.pad_token_id), start)
     trainer = StepTrainer(model, tokenizer, work, start, training.at_step)
     training.trainer = trainer
@@ -60,10 +63,11 @@ def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | Non
     return _publish(training, base, data.report)
 
 
-def _plan(recipe: Recipe, rows: list[EncodedRow]) -> list[list[int]]:
+def _plan(recipe: Recipe, rows: list[EncodedRow], num_fresh: int) -> list[list[int]]:
     method = recipe.method
     lengths = [len(row.ids) for row in rows]
-    return order.plan(lengths, batch_size=method.batch_size or 1, epochs=method.epochs or 1, seed=recipe.seed)
+    epochs, batch_size = method.epochs or 1, method.batch_size or 1
+    return order.plan(lengths, batch_size=batch_size, epochs=epochs, seed=recipe.seed, num_fresh=num_fresh)
 
 
 @dataclass
@@ -104,7 +108,7 @@ class _Training:
             MIN_CHECKPOINT_STEPS, math.ceil(self.total / NUM_CHECKPOINTS)
         )
         self._evaluate_every = work.recipe.evaluation.every_steps or max(
-            math.ceil(len(work.rows) / len(work.steps[0])), math.ceil(self.total / MAX_EVALUATIONS)
+            math.ceil(work.rows_per_epoch / len(work.steps[0])), math.ceil(self.total / MAX_EVALUATIONS)
         )
         self._losses: deque[float] = deque(self.measured.losses, maxlen=max(1, self.total // 10))
 
@@ -152,7 +156,7 @@ class _Training:
         self.tools.emit(
             "step",
             total_steps=self.total,
-            epoch=round(done.step * len(self.work.steps[0]) / len(self.work.rows), 4),
+            epoch=round(done.step * len(self.work.steps[0]) / self.work.rows_per_epoch, 4),
             tokens_seen=self.measured.tokens_seen,
             tokens_per_second=round(self._speed.tokens_per_second, 1),
             memory_bytes=memory_bytes(),

@@ -43,6 +43,7 @@ class Work:
 
     recipe: Recipe
     rows: Sequence[EncodedRow]
+    rows_per_epoch: int
     steps: list[list[int]]
     scratch: str
     """A folder that exists; the trainer wants one, and nothing is written to it."""
