@@ -41,8 +41,12 @@ def arguments() -> argparse.Namespace:
 
 
 def watch_parent(socket: Path | None) -> None:
-    """Ends this process when stdin does. Not gently: the parent, who could be waiting for an answer, is gone."""
-    sys.stdin.buffer.read()
+    """Ends this process when stdin does. Not gently: the parent, who could be waiting for an answer, is gone.
+
+    Not by sys.stdin: a thread that waits in it makes an ordinary exit of the process fail.
+    """
+    while os.read(0, 4096):
+        pass
     if socket is not None:
         socket.unlink(missing_ok=True)
     os._exit(0)

@@ -7,6 +7,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -46,7 +47,7 @@ class Embedded:
         self._failures = 0
         self._loaded: dict[str, str] = {}
         """Adapter name -> content hash, of the process that runs now."""
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[None] | None = None
         self._loading = asyncio.Lock()
 
     @property
@@ -60,26 +61,35 @@ class Embedded:
         return "ready" if self._is_ready else "starting"
 
     async def start(self) -> None:
-        """Returns when the engine answers. Raises EngineFailed when it ended instead; the next call tries again."""
-        async with self._starting:
-            if await self.health() == "ready":
-                return
-            await self._clear_away()
-            await asyncio.sleep(backoff_seconds(self._failures))
-            self._started_at = time.monotonic()
-            self._process = start_engine(self._order)
-            self._session = aiohttp.ClientSession(
-                base_url="http://engine",
-                connector=aiohttp.UnixConnector(str(self._process.socket), limit=0),
-                headers={"Authorization": f"Bearer {self._process.key}"},
-                timeout=aiohttp.ClientTimeout(total=None),
-            )
-            try:
-                await self._wait(self._process)
-            except EngineFailed:
-                self._failures += 1
-                raise
-            self._is_ready = True
+        """Returns when the engine answers. Raises EngineFailed when it ended instead; the next call tries again.
+
+        All callers wait for one start, and one that is cancelled does not end it for the others.
+        """
+        if await self.health() == "ready":
+            return
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._start())
+            # Read here too, for everyone who waited may have gone.
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        await self._clear_away()
+        await asyncio.sleep(backoff_seconds(self._failures))
+        self._started_at = time.monotonic()
+        self._process = start_engine(self._order)
+        self._session = aiohttp.ClientSession(
+            base_url="http://engine",
+            connector=aiohttp.UnixConnector(str(self._process.socket), limit=0),
+            headers={"Authorization": f"Bearer {self._process.key}"},
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+        try:
+            await self._wait(self._process)
+        except EngineFailed:
+            self._failures += 1
+            raise
+        self._is_ready = True
 
     async def _wait(self, process: EngineProcess) -> None:
         while not await self._answers():
@@ -108,9 +118,16 @@ class Embedded:
             return
         if self._is_ready:
             self._failures = 1 if time.monotonic() - self._started_at > STEADY_SECONDS else self._failures + 1
-        await self.stop()
+        await self._take_down()
 
     async def stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            with suppress(asyncio.CancelledError, EngineFailed):
+                await self._starting
+        await self._take_down()
+
+    async def _take_down(self) -> None:
         self._is_ready = False
         self._loaded.clear()
         process, self._process = self._process, None
