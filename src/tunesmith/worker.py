@@ -58,7 +58,7 @@ def attempt(folder: RunFolder, number: int, models_dir: Path | None, log: EventL
     """One attempt from start to end. Raises what the method raises."""
     folder.check_lease(number)
     recipe = folder.recipe()
-    log.emit("phase", phase="loading", message="Starting")
+    log.emit("phase", phase="loading", message="Starting", pid=os.getpid())
     from tunesmith.train.methods import METHODS
     from tunesmith.train.tools import Tools
 

@@ -1,6 +1,6 @@
 from collections import Counter
 
-from tunesmith.train.order import WINDOW_STEPS, micro_batches, num_steps, plan
+from tunesmith.train.order import WINDOW_ROWS, micro_batches, num_steps, plan
 
 LENGTHS = [10 + (7 * k) % 31 for k in range(50)]
 
@@ -38,7 +38,7 @@ def test_rows_of_like_length_meet_and_batches_come_in_no_order_of_length():
     steps = plan(LENGTHS, batch_size=5, epochs=8, seed=3)
     padding = sum(max(LENGTHS[row] for row in step) * len(step) - sum(LENGTHS[row] for row in step) for step in steps)
     assert padding / sum(LENGTHS[row] for step in steps for row in step) < 0.1
-    first_window = [max(LENGTHS[row] for row in step) for step in steps[:WINDOW_STEPS]]
+    first_window = [max(LENGTHS[row] for row in step) for step in steps[: WINDOW_ROWS // 5]]
     assert first_window != sorted(first_window)
 
 

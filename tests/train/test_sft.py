@@ -3,7 +3,7 @@
 import pytest
 from safetensors.torch import load_file
 
-from tunesmith.errors import Fenced, InvalidData, NotFound
+from tunesmith.errors import Fenced, InvalidData, NotFound, TrainingFailed
 from tunesmith.models.artifact import read_adapter
 from tunesmith.train import sft
 from tunesmith.train.tools import Tools
@@ -113,6 +113,15 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_it_is_used(small, straight
     assert "step-4" in recorder.of("warning")[0]["message"]
     assert recorder.of("resumed") == [{"type": "resumed", "step": 2}]
     assert result == straight[2]
+
+
+def test_a_run_does_not_go_on_with_other_rows(small):
+    folder = small()
+    assert run(folder, Recorder(stop_after=4)) is None
+    rows = (folder.root / "train.jsonl").read_text().splitlines(keepends=True)
+    (folder.root / "train.jsonl").write_text("".join(reversed(rows)))
+    with pytest.raises(TrainingFailed, match="have changed"):
+        run(folder, Recorder())
 
 
 def test_micro_batches_make_the_same_step(small, straight):

@@ -3,6 +3,8 @@
 Knows a run folder and `Tools`; no database, no server. Exact: a run that was killed and resumed ends with the same bits.
 """
 
+import hashlib
+import json
 import math
 import os
 from collections import deque
@@ -47,6 +49,12 @@ def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | Non
     )
     recipe = resolve(recipe, hidden_size=base.hidden_size, num_rows=len(data.train), max_positions=base.max_positions)
     start = checkpoints.newest(folder.checkpoints, lambda message: tools.emit("warning", message=message))
+    made_from = {"base_revision": base.revision, "rows": _digest(data.train)}
+    if start is not None and start.state["made_from"] != made_from:
+        raise TrainingFailed(
+            "The base or the rows have changed since the checkpoint was written, so the run cannot go on.",
+            hint="Put them back, or start a new run.",
+        )
 
     tools.emit("phase", phase="loading", message=f"Loading {base.id} ({recipe.quantization})")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -55,12 +63,16 @@ def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | Non
     rows = data.train + dataset.rehearse(tokenizer, num_fresh, recipe.seed)
     steps = _plan(recipe, rows, data.rehearsal_per_epoch)
     work = Work(recipe, rows, len(data.train) + data.rehearsal_per_epoch, steps, str(folder.checkpoints), device)
-    training = _Training(work, data.held_out, folder, tools, int(tokenizer.pad_token_id), start)
+    training = _Training(work, data.held_out, folder, tools, made_from, start)
     trainer = StepTrainer(model, tokenizer, work, start, training.at_step)
     training.trainer = trainer
     if not training.train():
         return None
     return _publish(training, base, data.report)
+
+
+def _digest(rows: list[EncodedRow]) -> str:
+    return hashlib.sha256(json.dumps([[row.ids, row.loss_mask] for row in rows]).encode()).hexdigest()
 
 
 def _plan(recipe: Recipe, rows: list[EncodedRow], num_fresh: int) -> list[list[int]]:
@@ -95,9 +107,10 @@ class _Training:
     trainer: StepTrainer
 
     def __init__(
-        self, work: Work, held_out: list[EncodedRow], folder: RunFolder, tools: Tools, pad_id: int, start: Checkpoint | None
+        self, work: Work, held_out: list[EncodedRow], folder: RunFolder, tools: Tools, made_from: dict[str, str],
+        start: Checkpoint | None,
     ):
-        self.work, self.held_out, self.folder, self.tools, self.pad_id = work, held_out, folder, tools, pad_id
+        self.work, self.held_out, self.folder, self.tools, self.made_from = work, held_out, folder, tools, made_from
         self.step = start.step if start else 0
         self.total = len(work.steps)
         self.measured = _Measured.of(start)
@@ -170,7 +183,7 @@ class _Training:
                 self.trainer.model,
                 self.held_out,
                 batch_size=self.trainer.args.per_device_train_batch_size,
-                pad_id=self.pad_id,
+                pad_id=self.trainer.pad_id,
                 device=self.work.device,
                 fused_head=self.work.fused_head,
             )
@@ -186,7 +199,7 @@ class _Training:
                 Checkpoint(
                     self.step,
                     {**self.trainer.tensors(), "rng": states.tensors},
-                    {"step": self.step, "rng": states.values, "measured": asdict(self.measured)},
+                    {"made_from": self.made_from, "rng": states.values, "measured": asdict(self.measured)},
                 ),
                 keep=self.work.recipe.checkpoints.keep,
             )
@@ -203,6 +216,8 @@ def _publish(training: _Training, base: Base, report: dict[str, Any]) -> dict[st
     training._obey()
     if training.stopped:
         return None
+    if base.revision != training.made_from["base_revision"]:
+        raise TrainingFailed(f"The files of {base.id} were changed while it was trained on.", hint="Start a new run.")
     training.tools.emit("phase", phase="saving", message="Saving the adapter")
     recipe, measured = training.work.recipe, training.measured
     info = save_adapter(training.trainer.model, training.folder.artifacts / "adapter", base, recipe)

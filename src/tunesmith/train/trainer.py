@@ -72,7 +72,7 @@ class StepTrainer(SFTTrainer):
         super().__init__(
             model=model,
             args=_arguments(work, start.step if start else 0),
-            data_collator=lambda rows: collate(rows, self._pad_id),
+            data_collator=lambda rows: collate(rows, self.pad_id),
             train_dataset=sample,
             processing_class=tokenizer,
             peft_config=_lora(work.recipe.adapter),
@@ -80,7 +80,7 @@ class StepTrainer(SFTTrainer):
         self._work = work
         self._start = start
         self._at_step = at_step
-        self._pad_id = int(tokenizer.pad_token_id)
+        self.pad_id = int(tokenizer.pad_token_id)
         self._first_step = start.step if start else 0
         self._rng = rng.RandomStates(start.tensors["rng"], start.state["rng"]) if start else None
         self._num_right = self._num_tokens = 0
