@@ -102,3 +102,18 @@ def test_streamed_text_comes_in_pieces_and_is_the_same(core: Core) -> None:
 def test_a_stop_string_ends_it(core: Core) -> None:
     answer = ask(core, make_sequence(1, [0], 20, stop=("cd",), end=-1))[1]
     assert (answer.text, answer.finish_reason, answer.tokens) == ("ab", "stop", [1, 2, 3, 4])
+
+
+def test_a_fault_of_the_thread_itself_is_told_so_that_nobody_waits_for_ever(
+    runner: FakeRunner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    died: queue.Queue[None] = queue.Queue()
+    core = Core(runner, on_death=lambda: died.put(None))
+    core.start()
+
+    def sink(output: Output) -> None:
+        raise OSError("the loop is gone")
+
+    core.add(make_sequence(1, [20], 1, sink=sink))
+    died.get(timeout=60)
+    assert "the loop is gone" in capsys.readouterr().err

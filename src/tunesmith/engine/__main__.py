@@ -61,7 +61,8 @@ def load(args: argparse.Namespace) -> Served:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     runner = Runner(base, args.quantization, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
     # Again in the core's own thread: OpenMP keeps the number for each thread that calls it.
-    core = Core(runner, on_thread_start=partial(torch.set_num_threads, threads))
+    # A core that died takes the process along: the desk then starts another one.
+    core = Core(runner, on_thread_start=partial(torch.set_num_threads, threads), on_death=partial(os._exit, 70))
     core.start()
     end_tokens = runner.end_tokens() | {tokenizer.eos_token_id}
     return Served(base, args.quantization, Vocabulary(tokenizer), core, end_tokens, os.environ.get("TUNESMITH_ENGINE_KEY", ""))

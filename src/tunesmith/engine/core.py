@@ -6,6 +6,7 @@ one by one, and only those that break it again end with an error.
 
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -47,7 +48,14 @@ class Load:
 class Core:
     """Runs until `stop`. `start` and the orders may be called from any thread; sinks are called from the core's own."""
 
-    def __init__(self, runner: Computes, *, on_thread_start: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        runner: Computes,
+        *,
+        on_thread_start: Callable[[], None] = lambda: None,
+        on_death: Callable[[], None] = lambda: None,
+    ):
+        """`on_death` is called if the thread ends by a fault of its own, for nobody would be answered from then on."""
         self._runner = runner
         self._scheduler = Scheduler(runner.limits)
         self._inbox: queue.SimpleQueue[Order] = queue.SimpleQueue()
@@ -55,6 +63,7 @@ class Core:
         self._is_stopping = False
         self._generated = 0
         self._on_thread_start = on_thread_start
+        self._on_death = on_death
         self._thread = threading.Thread(target=self._loop, name="engine-core", daemon=True)
 
     # -- orders, from other threads -----------------------------------------------------------------------------------
@@ -103,12 +112,16 @@ class Core:
 
     def _loop(self) -> None:
         self._on_thread_start()
-        while not self._is_stopping:
-            self._take_orders()
-            self._free_adapters()
-            step = self._scheduler.schedule()
-            if step:
-                self._compute(step)
+        try:
+            while not self._is_stopping:
+                self._take_orders()
+                self._free_adapters()
+                step = self._scheduler.schedule()
+                if step:
+                    self._compute(step)
+        except Exception:  # noqa: BLE001  (the thread's outermost boundary)
+            traceback.print_exc()
+            self._on_death()
 
     def _take_orders(self) -> None:
         """All orders that wait; when there is no other work, waits for one."""

@@ -7,6 +7,9 @@ from tunesmith.engine.sequence import Sampling, TokenLogprob
 NUCLEUS = 256
 """Tokens that top-p looks at first: sorting a large vocabulary costs tens of milliseconds, and the nucleus is seldom wider."""
 
+LOWEST = -9999.0
+"""OpenAI's log-probability of what cannot come; JSON has no infinity."""
+
 
 def sample(logits_BV: torch.Tensor, samplings: list[Sampling], uniforms: list[float]) -> list[TokenLogprob | None]:
     """One token for each row, with log-probabilities where asked; None for a row whose logits are not finite.
@@ -16,7 +19,7 @@ def sample(logits_BV: torch.Tensor, samplings: list[Sampling], uniforms: list[fl
     logits_BV = logits_BV.float()
     best = logits_BV.max(-1)
     tokens = best.indices
-    is_good = torch.isfinite(best.values)
+    is_good = torch.isfinite(best.values).tolist()
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0 and is_good[row]]
     for rows, narrow in ((wide_rows(drawn, samplings), False), (narrow_rows(drawn, samplings), True)):
         if rows:
@@ -27,7 +30,7 @@ def sample(logits_BV: torch.Tensor, samplings: list[Sampling], uniforms: list[fl
             tokens[rows] = draw_nucleus(probs, top_p, uniform) if narrow else draw(probs, uniform)
     chosen = tokens.tolist()
     reported = log_probabilities(logits_BV, chosen, [sampling.num_logprobs for sampling in samplings])
-    return [reported[row] if good else None for row, good in enumerate(is_good.tolist())]
+    return [reported[row] if good else None for row, good in enumerate(is_good)]
 
 
 def wide_rows(rows: list[int], samplings: list[Sampling]) -> list[int]:
@@ -62,7 +65,7 @@ def log_probabilities(logits_BV: torch.Tensor, tokens: list[int], nums: list[int
     answers = [TokenLogprob(token, None) for token in tokens]
     if not rows:
         return answers
-    logprobs = torch.log_softmax(logits_BV[rows].float(), -1)
+    logprobs = torch.log_softmax(logits_BV[rows].float(), -1).clamp_(min=LOWEST)
     most = max(num or 0 for num in nums)
     top = logprobs.topk(most, -1)
     top_ids, top_values = top.indices.tolist(), top.values.tolist()
