@@ -133,19 +133,22 @@ def test_an_engine_dies_with_its_parent(small_base: Base, tmp_path: Path) -> Non
     program = (
         "import sys, time; from pathlib import Path; from tunesmith.serving.processes import EngineOrder, start_engine\n"
         "order = EngineOrder(sys.argv[1], 'none', Path('.'), 1, Path(sys.argv[2]))\n"
-        "print(start_engine(order).pid, flush=True); time.sleep(600)"
+        "engine = start_engine(order); print(engine.pid, engine.socket.parent, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", program, small_base.id, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    assert Path(f"/proc/{pid}").exists()
+    number, _, name = parent.stdout.readline().strip().partition(" ")
+    pid, folder = int(number), Path(name)
+    assert is_running(pid)
+    # Not before the engine watches: a parent that is gone by then is noticed as well, when it first reads.
     parent.kill()
     parent.wait()
     parent.stdout.close()
     while is_running(pid):
         time.sleep(0.05)
+    assert not folder.exists()
 
 
 def is_running(pid: int) -> bool:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +50,9 @@ def watch_parent(socket: Path | None) -> None:
         pass
     if socket is not None:
         socket.unlink(missing_ok=True)
+        with suppress(OSError):
+            # The folder that the parent made for the socket; one with anything else in it stays.
+            socket.parent.rmdir()
     os._exit(0)
 
 
