@@ -142,7 +142,7 @@ def test_an_engine_dies_with_its_parent(small_base: Base, tmp_path: Path) -> Non
     number, _, name = parent.stdout.readline().strip().partition(" ")
     pid, folder = int(number), Path(name)
     assert is_running(pid)
-    # Not before the engine watches: a parent that is gone by then is noticed as well, when it first reads.
+    # While the engine still imports torch: it finds its stdin ended when it first reads.
     parent.kill()
     parent.wait()
     parent.stdout.close()
