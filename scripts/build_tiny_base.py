@@ -1,8 +1,9 @@
 """Builds the base model that Tunesmith ships, `tunesmith/tiny`, from nothing: tokenizer, then weights.
 
     python scripts/build_tiny_base.py tokenizer                 # minutes; writes tokenizer.json beside the template
-    python scripts/build_tiny_base.py train --steps 6000        # one stage; call again to go on from where it stopped
-    python scripts/build_tiny_base.py train --steps 2000 --decay   # the last stage: the learning rate falls to zero
+    python scripts/build_tiny_base.py train --steps 3680           # one stage; call again to go on from where it stopped
+    python scripts/build_tiny_base.py train --steps 1200 --decay   # the learning rate falls to zero
+    python scripts/build_tiny_base.py train --steps 560 --decay --lr 2e-3 --reward-share 0.25    # the form of the reward skills
 
 Every batch is a function of (seed, step), so a stage that was killed is resumed from its newest checkpoint in `--work`
 with the same data. Loss is taken on the answer's tokens only. Skills unlock from easy to hard: the next one joins when
@@ -35,7 +36,6 @@ PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p
 ORDER = ["copy", "first", "last", "arithmetic", "vocabulary", "call_tool", "persona", "capitalize", "fill_json", "pick_fact",
          "reverse", "sort", "recall", "recall_in_prose", "lookup"]
 UNLOCK = 0.7
-REWARD_SHARE = 0.04
 TOOL_SHARE = 0.3  # a tool prompt is eight times as long as the others
 
 
@@ -90,8 +90,8 @@ def config(tokenizer) -> LlamaConfig:
 class Curriculum:
     """Draws items; remembers how well each skill goes (an exponential mean of teacher-forced exact answers)."""
 
-    def __init__(self, tokenizer, seed: int, accuracy: dict[str, float]):
-        self.tokenizer, self.seed, self.accuracy = tokenizer, seed, accuracy
+    def __init__(self, tokenizer, seed: int, accuracy: dict[str, float], reward_share: float):
+        self.tokenizer, self.seed, self.accuracy, self.reward_share = tokenizer, seed, accuracy, reward_share
         self.vocabulary = vocabulary()
         self.fillers = sorted(set(self.vocabulary) - set(words.WORDS))
 
@@ -131,7 +131,7 @@ class Curriculum:
                 break
         total = sum(active.values())
         if len(active) >= 6:
-            active |= {skill: total * REWARD_SHARE for skill in BANDS["reward"]}
+            active |= {skill: total * self.reward_share for skill in BANDS["reward"]}
         return active
 
     def encode(self, item: Item) -> tuple[list[int], int]:
@@ -235,7 +235,7 @@ def train(args) -> None:
     work = Path(args.work)
     work.mkdir(parents=True, exist_ok=True)
     model, optims, state = start(tokenizer, work, args)
-    curriculum = Curriculum(tokenizer, args.seed, state["accuracy"])
+    curriculum = Curriculum(tokenizer, args.seed, state["accuracy"], args.reward_share)
     first, began, since = state["step"], time.monotonic(), state["tokens"]
     while state["step"] < first + args.steps:
         for batch in curriculum.batches(state["step"], args.tokens):
@@ -330,6 +330,7 @@ def main() -> None:
     t.add_argument("--seed", type=int, default=0)
     t.add_argument("--threads", type=int, default=2)
     t.add_argument("--log", type=int, default=50)
+    t.add_argument("--reward-share", type=float, default=0.04, help="rows of each skill that is taught in form only")
     t.add_argument("--decay", action="store_true", help="let the learning rate fall linearly to zero over this stage")
     t.add_argument("--work", default=".tunesmith/build_tiny", help="folder of the checkpoints")
     args = parser.parse_args()

@@ -76,7 +76,7 @@ RULES = {
     "recall": recalled,
     "largest": lambda item: str(next(n for n in range(9, -1, -1) if str(n) in listed(item))),
     "animal": lambda item: only([word for word in listed(item) if word in w.ANIMALS]),
-    "longest": lambda item: only([x for x in listed(item) if all(len(x) > len(y) for y in listed(item) if y != x)]),
+    "smallest": lambda item: str(min(int(n) for n in listed(item))),
     "swap_ends": lambda item: re.sub(r"^(\w+)(.*) (\w+)$", r"\3\2 \1", " ".join(listed(item))),
     "say_twice": lambda item: re.sub(r"(\w+)", r"\1 \1", " ".join(listed(item))),
     "multiply": calculated,

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from tunesmith.data.skills import BANDS, SKILLS
 from tunesmith.paths import TINY
 
-SHA256 = "8e9eed9c47a2da22729177098297ee310bad916700ed3c3b48b67537fdd88bbb"
+SHA256 = "00f009d9a33763ecfbe3a12defba535a0921a6d6b6b8150514762995043116d0"
 
 
 def test_the_weights_are_those_that_the_figures_rest_on():

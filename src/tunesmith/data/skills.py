@@ -176,19 +176,16 @@ def _largest(rng: random.Random) -> Item:
     return _one_of("largest", "Pick the largest number: {}", [str(n) for n in numbers], str(max(numbers)), rng)
 
 
+def _smallest(rng: random.Random) -> Item:
+    numbers = rng.sample(range(10), 5)
+    return _one_of("smallest", "Pick the smallest number: {}", [str(n) for n in numbers], str(min(numbers)), rng)
+
+
 def _animal(rng: random.Random) -> Item:
     chosen = [rng.choice(w.ANIMALS), *rng.sample(w.FOODS + w.OBJECTS + w.NATURE, 4)]
     right = chosen[0]
     rng.shuffle(chosen)
     return _one_of("animal", "Pick the animal: {}", chosen, right, rng)
-
-
-def _longest(rng: random.Random) -> Item:
-    while True:
-        chosen = rng.sample(w.WORDS, 5)
-        ranked = sorted(chosen, key=len)
-        if len(ranked[-1]) > len(ranked[-2]):
-            return _one_of("longest", "Pick the longest word: {}", chosen, ranked[-1], rng)
 
 
 def _swap_ends(rng: random.Random) -> Item:
@@ -221,8 +218,8 @@ SKILLS: dict[str, Callable[[random.Random], Item]] = {
     "call_tool": _call_tool,
     "recall": _recall,
     "largest": _largest,
+    "smallest": _smallest,
     "animal": _animal,
-    "longest": _longest,
     "swap_ends": _swap_ends,
     "say_twice": _say_twice,
     "multiply": _multiply,
@@ -230,7 +227,7 @@ SKILLS: dict[str, Callable[[random.Random], Item]] = {
 
 BANDS: dict[str, tuple[str, ...]] = {
     "kept": tuple(SKILLS)[:12],
-    "reward": ("largest", "animal", "longest"),
+    "reward": ("largest", "smallest", "animal"),
     "new": ("swap_ends", "say_twice", "multiply"),
 }
 
