@@ -1,5 +1,5 @@
 """Batches of encoded rows, and the loss on the tokens that train. Tensor names carry their axes: B rows, T tokens, V vocabulary,
-N tokens that train.
+N tokens that train, K columns in which a token of some row trains.
 
 Rows are padded on the right and attention is causal, so no padding mask is needed: what a row's own tokens see is the row.
 """
@@ -41,20 +41,20 @@ def collate(rows: Sequence[EncodedRow], pad_id: int) -> Batch:
 def token_loss(model: torch.nn.Module, batch: Batch, *, fused_head: bool) -> TokenLoss:
     """The loss of a batch. `fused_head` uses TRL's head, which never holds all logits: for a GPU and a wide vocabulary.
 
-    On a CPU that head scores every position, so there only the columns from the first answer on are asked for.
+    On a CPU that head scores every position, so there only the columns with tokens that train are asked for.
     """
     labels_BT = batch["labels"]
     if fused_head:
         scored = model(**batch, fused_lm_head=True, use_cache=False)
         return TokenLoss(-scored.log_probs.sum(), scored.is_top1.sum(), scored.label_mask.sum())
     trained_BT = labels_BT != IGNORED
-    first = int(trained_BT.any(0).int().argmax())
-    width = labels_BT.shape[1]
-    logits_BTV = model(input_ids=batch["input_ids"], logits_to_keep=width - first + 1, use_cache=False).logits[:, :-1]
-    chosen_BT = trained_BT[:, first:]
-    logits_NV, targets_N = logits_BTV[chosen_BT].float(), labels_BT[:, first:][chosen_BT]
+    columns_K = trained_BT.any(0).nonzero()[:, 0]
+    # As indices and not as a number of last columns: that would be a strided view, for which torch multiplies row by row.
+    logits_BKV = model(input_ids=batch["input_ids"], logits_to_keep=columns_K - 1, use_cache=False).logits
+    chosen_BK = trained_BT[:, columns_K]
+    logits_NV, targets_N = logits_BKV[chosen_BK].float(), labels_BT[:, columns_K][chosen_BK]
     num_right = (logits_NV.detach().argmax(-1) == targets_N).sum()
-    return TokenLoss(cross_entropy(logits_NV, targets_N, reduction="sum"), num_right, chosen_BT.sum())
+    return TokenLoss(cross_entropy(logits_NV, targets_N, reduction="sum"), num_right, chosen_BK.sum())
 
 
 class HeldOutLoss(NamedTuple):
