@@ -257,6 +257,14 @@ def test_a_run_is_not_written_over(tmp_path):
         tunesmith.train({"data": {"train": str(tmp_path / "none.jsonl")}}, tmp_path / "other")
 
 
+def test_the_function_train_stays_when_the_room_of_that_name_is_imported():
+    import tunesmith.train.tools
+    from tunesmith.train import order
+
+    assert callable(tunesmith.train)
+    assert order.num_steps(8, 8, 1) == 1
+
+
 def test_a_worker_s_own_error_is_the_command_s(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"messages": []}\n')
     with pytest.raises(TrainingFailed, match="line 1"):

@@ -8,7 +8,9 @@
 Everything is imported when it is first called, so that `import tunesmith` costs nothing.
 """
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,3 +40,14 @@ def serve(data_dir: Path | str = ".tunesmith", *, bases: tuple[str, ...] = ()) -
     from tunesmith.cli.local_server import LocalServer
 
     return LocalServer(data_dir, bases=bases)
+
+
+class _Face(ModuleType):
+    """`train` is a function here and a room of the package too; importing the room must not hide the function."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "train" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face
