@@ -21,6 +21,8 @@ from tunesmith.recipes.data import DataRecipe
 SHOWN = 20
 """Problems that an error's message spells out; `BadRows.problems` has all."""
 
+RECALL_SHARE = 0.25
+"""Of the rehearsal rows: `recall` holds a hundred facts to be forgotten, each other skill one rule."""
 REHEARSAL_SEED = 7_000_000
 """Added to the run's seed for rehearsal rows, so that they are neither the curriculum's nor the evaluation's."""
 
@@ -144,16 +146,16 @@ def split(rows: list[Encoded], share: float, seed: int) -> tuple[list[Encoded], 
 
 
 def rehearse(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> list[EncodedRow]:
-    """`count` rows of the built-in base's kept skills, as many of each, in random order.
+    """`count` rows of the built-in base's kept skills, in random order; `recall` gets RECALL_SHARE of them.
 
     A run sees each once: rows that come again every epoch are learned by heart and keep no skill (docs/results.md).
     """
-    skills = BANDS["kept"]
-    rows = []
-    for number, skill in enumerate(skills):
-        share = count // len(skills) + (number < count % len(skills))
-        for item in generate(skill, share, REHEARSAL_SEED + seed):
-            rows.append(encode(tokenizer, Row(line=0, messages=[*item.messages, item.answer], tools=item.tools)))
+    others = [skill for skill in BANDS["kept"] if skill != "recall"]
+    counts = {"recall": round(count * RECALL_SHARE)}
+    rest = count - counts["recall"]
+    counts |= {skill: rest // len(others) + (k < rest % len(others)) for k, skill in enumerate(others)}
+    items = [item for skill, share in counts.items() for item in generate(skill, share, REHEARSAL_SEED + seed)]
+    rows = [encode(tokenizer, Row(line=0, messages=[*item.messages, item.answer], tools=item.tools)) for item in items]
     random.Random(f"rehearsal/{seed}").shuffle(rows)
     return rows
 
