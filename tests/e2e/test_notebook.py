@@ -24,5 +24,5 @@ def test_train_evaluate_and_serve_from_python(tmp_path):
     assert skills["skills"]["copy"]["total"] == 8
 
     with tunesmith.serve(data_dir=tmp_path / "data") as server:
-        client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key)
-        assert "tunesmith/tiny" in [model.id for model in client.models.list()]
+        with openai.OpenAI(base_url=server.base_url, api_key=server.api_key) as client:
+            assert "tunesmith/tiny" in [model.id for model in client.models.list()]

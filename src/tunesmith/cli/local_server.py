@@ -43,6 +43,7 @@ class LocalServer:
         try:
             self.api_key = self._things.enter_context(passing_key(self.data_dir, "local-server"))
             self.client = openai.OpenAI(base_url=self.base_url, api_key=self.api_key, max_retries=5, timeout=600)
+            self._things.callback(self.client.close)
             self._wait_until_ready()
         except BaseException:
             self.stop()
