@@ -23,6 +23,8 @@ def test_train_evaluate_and_serve_from_python(tmp_path):
     skills = tunesmith.evaluate("tunesmith/tiny", skills=["copy"], items=8)
     assert skills["skills"]["copy"]["total"] == 8
 
-    with tunesmith.serve(data_dir=tmp_path / "data") as server:
-        with openai.OpenAI(base_url=server.base_url, api_key=server.api_key) as client:
-            assert "tunesmith/tiny" in [model.id for model in client.models.list()]
+    with (
+        tunesmith.serve(data_dir=tmp_path / "data") as server,
+        openai.OpenAI(base_url=server.base_url, api_key=server.api_key) as client,
+    ):
+        assert "tunesmith/tiny" in [model.id for model in client.models.list()]
