@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import openai
@@ -21,13 +21,15 @@ class Server:
     port: int
     data_dir: Path
     key: str
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def client(self, **kwargs) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url, **{"api_key": self.key, "timeout": 300, **kwargs})
+        self.clients.append(openai.OpenAI(base_url=self.url, **{"api_key": self.key, "timeout": 300, **kwargs}))
+        return self.clients[-1]
 
 
 def free_port() -> int:
@@ -65,6 +67,8 @@ def start(data_dir: Path, *flags: str) -> Server:
 
 
 def stop(server: Server) -> None:
+    for client in server.clients:
+        client.close()
     if server.process.poll() is None:
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(60)
