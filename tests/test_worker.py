@@ -269,3 +269,11 @@ def test_a_worker_s_own_error_is_the_command_s(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"messages": []}\n')
     with pytest.raises(TrainingFailed, match="line 1"):
         tunesmith.train({"data": {"train": str(tmp_path / "rows.jsonl")}}, tmp_path / "run")
+
+
+def test_a_secret_that_the_environment_lacks_is_one_error_event(tmp_path):
+    folder = make_folder(tmp_path / "run", RECIPE | {"secrets": ["TUNESMITH_TEST_TOKEN_THAT_IS_NOT_SET"]})
+    _, told = start(folder).communicate(timeout=120)
+    last = read_events(folder.events_file(1)).events[-1]
+    assert (last["type"], last["code"]) == ("error", "invalid_recipe"), told
+    assert "TUNESMITH_TEST_TOKEN_THAT_IS_NOT_SET" in last["message"]

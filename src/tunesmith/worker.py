@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Literal
 
-from tunesmith.errors import Fenced, StorageFull, TunesmithError
+from tunesmith.errors import Fenced, InvalidRecipe, StorageFull, TunesmithError
 from tunesmith.runfolder import EventLog, RunFolder
 
 DONE, FAILED, FENCED = 0, 1, 3
@@ -59,6 +59,9 @@ def attempt(folder: RunFolder, number: int, models_dir: Path | None, log: EventL
     folder.check_lease(number)
     recipe = folder.recipe()
     log.emit("phase", phase="loading", message="Starting", pid=os.getpid())
+    missing = [name for name in recipe.secrets if name not in os.environ]
+    if missing:
+        raise InvalidRecipe(f"The environment has no {', '.join(missing)}.", hint="Set what `secrets` names, then start again.")
     from tunesmith.train.methods import METHODS
     from tunesmith.train.tools import Tools
 
