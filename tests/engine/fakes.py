@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from tunesmith.engine.scheduler import Limits, Move, Work
-from tunesmith.engine.sequence import Output, Sampling, Sequence, TokenLogprob
+from tunesmith.engine.scheduler import Limits, Move, Step, Work
+from tunesmith.engine.sequence import Output, Sampled, Sampling, Sequence, TokenLogprob
 from tunesmith.engine.text import TextStream
+from tunesmith.errors import EngineFailed
 from tunesmith.models.artifact import AdapterInfo
 
 END = 9
@@ -33,20 +34,25 @@ class FakeRunner:
         """Ids of sequences on which a step breaks."""
         self.nan_on: set[int] = set()
 
-    def run(self, step: list[Work], running: list[Sequence], moves: list[Move]) -> list[TokenLogprob | None]:
-        for source, target in moves:
-            self.rows[target] = list(self.rows.get(source, []))
-        if any(work.sequence.id in self.breaks_on for work in step):
+    def run(self, step: Step, running: list[Sequence]) -> list[Sampled | None]:
+        for copy in step.copies:
+            assert isinstance(copy, Move)
+            self.rows[copy.target] = list(self.rows.get(copy.source, []))
+        if any(work.sequence.id in self.breaks_on for work in step.works):
             raise ValueError("broken")
-        self.steps.append(list(step))
-        answers: list[TokenLogprob | None] = []
-        for sequence, start, count in step:
+        self.steps.append(list(step.works))
+        answers: list[Sampled | None] = []
+        for work in step.works:
+            sequence, start, count = work
             assert sequence.slot is not None
             row = self.rows.get(sequence.slot, [])[:start] if start else []
             assert row == sequence.tokens[:start], "the cache holds another sequence"
             self.rows[sequence.slot] = row + sequence.tokens[start : start + count]
             token = sequence.tokens[start + count - 1] + 1
-            answers.append(None if sequence.id in self.nan_on else TokenLogprob(token, -0.5))
+            if sequence.id in self.nan_on:
+                answers.append(EngineFailed("no valid probabilities"))
+            else:
+                answers.append(TokenLogprob(token, -0.5) if work.is_last else None)
         return answers
 
 

@@ -5,16 +5,37 @@ import random
 import pytest
 import torch
 
+from engine.fakes import make_sequence
 from tunesmith.engine.sampler import NUCLEUS, sample
-from tunesmith.engine.sequence import Sampling
+from tunesmith.engine.sequence import Sampling, Sequence, TokenLogprob
+from tunesmith.errors import EngineFailed
 
 GREEDY = Sampling(1, temperature=0)
 
 
+class Fixed(random.Random):
+    """Draws one number, again and again."""
+
+    def __init__(self, number: float):
+        super().__init__(0)
+        self.number = number
+
+    def random(self) -> float:
+        return self.number
+
+
+def rows(samplings: list[Sampling], uniforms: list[float]) -> list[Sequence]:
+    made = []
+    for number, (sampling, uniform) in enumerate(zip(samplings, uniforms, strict=True)):
+        sequence = make_sequence(number, [1])
+        sequence.sampling, sequence.random = sampling, Fixed(uniform)
+        made.append(sequence)
+    return made
+
+
 def tokens(logits: torch.Tensor, samplings: list[Sampling], uniforms: list[float]) -> list[int]:
-    answers = sample(logits, samplings, uniforms)
-    assert all(answer is not None for answer in answers)
-    return [answer.token for answer in answers if answer is not None]
+    answers = sample(logits, rows(samplings, uniforms))
+    return [answer.token for answer in answers if isinstance(answer, TokenLogprob)]
 
 
 def test_greedy_takes_the_likeliest() -> None:
@@ -67,8 +88,9 @@ def test_a_row_that_is_not_finite_gives_no_token_and_the_others_do(bad: float) -
     logits = torch.zeros(3, 8)
     logits[1, 2] = bad
     logits[0, 5] = logits[2, 6] = 9.0
-    answers = sample(logits, [GREEDY, Sampling(1), GREEDY], [0.5] * 3)
-    assert [answer and answer.token for answer in answers] == [5, None, 6]
+    answers = sample(logits, rows([GREEDY, Sampling(1), GREEDY], [0.5] * 3))
+    assert isinstance(answers[1], EngineFailed)
+    assert [answer.token for answer in answers if isinstance(answer, TokenLogprob)] == [5, 6]
 
 
 def test_masked_logits_are_never_drawn() -> None:
@@ -80,9 +102,9 @@ def test_masked_logits_are_never_drawn() -> None:
 def test_log_probabilities_are_those_of_the_model_before_temperature() -> None:
     logits = torch.randn(2, 30, generator=torch.Generator().manual_seed(4))
     wanted = [Sampling(1, temperature=0.3, num_logprobs=3), Sampling(1, temperature=0.3)]
-    first, second = sample(logits, wanted, [0.5, 0.5])
-    assert first is not None
-    assert second is not None
+    first, second = sample(logits, rows(wanted, [0.5, 0.5]))
+    assert isinstance(first, TokenLogprob)
+    assert isinstance(second, TokenLogprob)
     expected = torch.log_softmax(logits[0], -1)
     assert first.logprob == pytest.approx(float(expected[first.token]), abs=1e-6)
     assert [token for token, _ in first.top] == expected.topk(3).indices.tolist()

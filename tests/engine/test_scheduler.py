@@ -6,20 +6,19 @@ import sys
 
 from engine.fakes import END, FakeRunner, make_sequence
 from tunesmith.engine.scheduler import Limits, Scheduler, Work
-from tunesmith.engine.sequence import Sequence
+from tunesmith.engine.sequence import Sequence, TokenLogprob
 
 
 def play(scheduler: Scheduler, runner: FakeRunner, steps: int = 10_000) -> None:
     """What the core does, without its thread."""
     for _ in range(steps):
         step = scheduler.schedule()
-        if not step:
+        if not step.works:
             return
-        moves = scheduler.take_moves()
-        sampled = runner.run(step, scheduler.running, moves)
-        scheduler.advance(step)
-        for work, token in zip(step, sampled, strict=True):
-            if work.is_last and token is not None:
+        sampled = runner.run(step, scheduler.running)
+        scheduler.advance(step.works)
+        for work, token in zip(step.works, sampled, strict=True):
+            if isinstance(token, TokenLogprob):
                 work.sequence.append(token)
             if work.sequence.is_finished:
                 scheduler.remove(work.sequence)
@@ -67,7 +66,7 @@ def test_waiting_sequences_are_admitted_in_the_order_in_which_they_came() -> Non
     first, second, third = (make_sequence(number, [1, 2]) for number in range(3))
     for sequence in (first, second, third):
         scheduler.add(sequence)
-    assert {work.sequence.id for work in scheduler.schedule()} == {0, 1}
+    assert {work.sequence.id for work in scheduler.schedule().works} == {0, 1}
     scheduler.remove(first)
     scheduler.schedule()
     assert {sequence.id for sequence in scheduler.running} == {1, 2}
@@ -94,8 +93,8 @@ def test_a_leaving_sequence_leaves_no_gap() -> None:
     scheduler.remove(made[1])
     assert [sequence.id for sequence in scheduler.running] == [0, 3, 2]
     assert [sequence.slot for sequence in scheduler.running] == [0, 1, 2]
-    assert scheduler.take_moves() == [(3, 1)]
-    assert scheduler.take_moves() == []
+    assert scheduler.schedule().copies == [(3, 1)]
+    assert scheduler.schedule().copies == []
 
 
 def test_a_sequence_that_waits_can_be_taken_out() -> None:

@@ -11,9 +11,10 @@ from aiohttp.test_utils import TestServer
 from openai import AsyncOpenAI
 
 from tunesmith.data.tokenizer import load_tokenizer
+from tunesmith.engine.answers import Served
 from tunesmith.engine.core import Core
 from tunesmith.engine.runner import Runner
-from tunesmith.engine.server import Served, Server
+from tunesmith.engine.server import Server
 from tunesmith.engine.vocabulary import Vocabulary
 from tunesmith.models.artifact import AdapterInfo
 from tunesmith.models.catalog import Base

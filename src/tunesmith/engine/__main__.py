@@ -17,9 +17,10 @@ import torch
 from aiohttp import web
 
 from tunesmith.data.tokenizer import load_tokenizer
+from tunesmith.engine.answers import Served
 from tunesmith.engine.core import Core
 from tunesmith.engine.runner import Runner
-from tunesmith.engine.server import Served, Server
+from tunesmith.engine.server import Server
 from tunesmith.engine.vocabulary import Vocabulary
 from tunesmith.errors import TunesmithError
 from tunesmith.models.catalog import find_base

@@ -6,7 +6,7 @@ It is a transformers `Cache`, so the model's own attention writes and reads it. 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from tunesmith.engine.scheduler import Move, power_of_two
+from tunesmith.engine.scheduler import Copy, Move, power_of_two
 
 MIN_POSITIONS = 128
 
@@ -112,10 +112,11 @@ class SlotCache(Cache):
         at.read_slots = None if slots == list(range(len(slots))) else torch.tensor(slots, device=self.device)
         at.length = max(start + count for start, count in zip(starts, counts, strict=True))
 
-    def move(self, moves: list[Move]) -> None:
-        for source, target in moves:
-            for layer in self.layers:
-                layer.move(source, target)
+    def copy(self, copies: list[Copy]) -> None:
+        for each in copies:
+            if isinstance(each, Move):
+                for layer in self.layers:
+                    layer.move(each.source, each.target)
 
     def _make_room(self, num_slots: int, longest: int) -> None:
         """Doubles what is too small; what was too large shrinks on the way."""

@@ -12,9 +12,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from tunesmith.engine.scheduler import Limits, Move, Scheduler, Work
-from tunesmith.engine.sequence import Sequence, TokenLogprob
-from tunesmith.errors import EngineFailed
+from tunesmith.engine.scheduler import Limits, Scheduler, Step, Work
+from tunesmith.engine.sequence import Sampled, Sequence
+from tunesmith.errors import EngineFailed, TunesmithError
 from tunesmith.models.artifact import AdapterInfo
 
 T = TypeVar("T")
@@ -33,7 +33,9 @@ class Computes(Protocol):
     adapters: LoadsAdapters
     limits: Limits
 
-    def run(self, step: list[Work], running: list[Sequence], moves: list[Move]) -> list[TokenLogprob | None]: ...
+    def run(self, step: Step, running: list[Sequence]) -> list[Sampled | None]:
+        """Makes the copies, computes the works. One answer for each work; None for one that does not reach its sequence's end."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Core:
                 self._take_orders()
                 self._free_adapters()
                 step = self._scheduler.schedule()
-                if step:
+                if step.copies or step.works:
                     self._compute(step)
         except Exception:  # noqa: BLE001  (the thread's outermost boundary)
             traceback.print_exc()
@@ -138,34 +140,34 @@ class Core:
             self._runner.adapters.remove(serial)
             self._dropped.discard(serial)
 
-    def _compute(self, step: list[Work]) -> None:
-        moves = self._scheduler.take_moves()
+    def _compute(self, step: Step) -> None:
         try:
-            sampled = self._runner.run(step, self._scheduler.running, moves)
+            sampled = self._runner.run(step, self._scheduler.running)
         except Exception:  # noqa: BLE001  (the boundary between one batch and the engine's life)
-            sampled = self._one_by_one(step)
-        self._scheduler.advance(step)
-        for work, token in zip(step, sampled, strict=True):
-            if work.is_last and not work.sequence.is_finished:
-                self._take(work.sequence, token)
-        for work in step:
+            sampled = self._one_by_one(step.works)
+        self._scheduler.advance(step.works)
+        for work, answer in zip(step.works, sampled, strict=True):
+            if answer is not None and not work.sequence.is_finished:
+                self._take(work.sequence, answer)
+        for work in step.works:
             if work.sequence.is_finished:
                 self._scheduler.remove(work.sequence)
 
-    def _one_by_one(self, step: list[Work]) -> list[TokenLogprob | None]:
-        sampled: list[TokenLogprob | None] = []
-        for work in step:
+    def _one_by_one(self, works: list[Work]) -> list[Sampled | None]:
+        """The copies were made by the step that broke."""
+        sampled: list[Sampled | None] = []
+        for work in works:
             try:
-                sampled += self._runner.run([work], self._scheduler.running, [])
+                sampled += self._runner.run(Step([], [work]), self._scheduler.running)
             except Exception as error:  # noqa: BLE001  (the boundary between one request and the others)
                 failure = EngineFailed(f"The engine failed on this request: {type(error).__name__}: {error}.")
                 work.sequence.finish("error", failure)
                 sampled.append(None)
         return sampled
 
-    def _take(self, sequence: Sequence, sampled: TokenLogprob | None) -> None:
-        if sampled is None:
-            sequence.finish("error", EngineFailed("The model computed no valid probabilities for this request."))
+    def _take(self, sequence: Sequence, sampled: Sampled) -> None:
+        if isinstance(sampled, TunesmithError):
+            sequence.finish("error", sampled)
         elif sequence.sampling.max_tokens == 0:
             sequence.finish("length")
         else:

@@ -5,8 +5,8 @@ import torch
 from tunesmith.engine.adapters import Adapters
 from tunesmith.engine.cache import SlotCache
 from tunesmith.engine.sampler import log_probabilities, sample
-from tunesmith.engine.scheduler import Limits, Move, Work, power_of_two
-from tunesmith.engine.sequence import Sequence, TokenLogprob
+from tunesmith.engine.scheduler import Limits, Step, Work, power_of_two
+from tunesmith.engine.sequence import Sampled, Sequence, TokenLogprob
 from tunesmith.errors import InvalidRequest
 from tunesmith.models.catalog import Base
 from tunesmith.models.loader import is_nf4, load_base
@@ -48,28 +48,36 @@ class Runner:
         return Limits(max_cache_tokens=max(power_of_two(self.base.max_positions), CACHE_BYTES // per_position))
 
     @torch.inference_mode()
-    def run(self, step: list[Work], running: list[Sequence], moves: list[Move]) -> list[TokenLogprob | None]:
-        """Computes a step. For each work that reaches its sequence's end the next token, None if the logits are not finite.
+    def run(self, step: Step, running: list[Sequence]) -> list[Sampled | None]:
+        """Makes a step's copies and computes its works; for each work that reaches its sequence's end the next token.
 
-        Works that do not reach the end give a token that is to be ignored. Log-probabilities of a prompt are put on its sequence.
+        Log-probabilities of a prompt are put on its sequence.
         """
-        self.cache.move(moves)
-        sequences = [work.sequence for work in step]
+        self.cache.copy(step.copies)
+        if not step.works:
+            return []
+        works = step.works
+        sequences = [work.sequence for work in works]
         self.adapters.grouping.set([sequence.adapter for sequence in sequences], self.device)
-        asks_prompt = any(s.sampling.prompt_logprobs and start < s.num_prompt_tokens for s, start, _ in step)
+        asks_prompt = any(s.sampling.prompt_logprobs and start < s.num_prompt_tokens for s, start, _ in works)
         logits = self.forward(
-            [work.sequence.tokens[work.start : work.start + work.count] for work in step],
+            [work.sequence.tokens[work.start : work.start + work.count] for work in works],
             [sequence.slot or 0 for sequence in sequences],
-            [work.start for work in step],
+            [work.start for work in works],
             len(running),
             max(len(sequence.tokens) for sequence in running),
-            num_logits=max(work.count for work in step) if asks_prompt else 1,
+            num_logits=max(work.count for work in works) if asks_prompt else 1,
         )
         if asks_prompt:
-            for row, work in enumerate(step):
+            for row, work in enumerate(works):
                 self._report_prompt(logits[row, -work.count :], work)
-        uniforms = [work.sequence.random.random() if work.is_last else 0.0 for work in step]
-        return sample(logits[:, -1], [sequence.sampling for sequence in sequences], uniforms)
+        ends = [row for row, work in enumerate(works) if work.is_last]
+        answers: list[Sampled | None] = [None] * len(works)
+        if ends:
+            last = logits[:, -1] if len(ends) == len(works) else logits[ends, -1]
+            for row, answer in zip(ends, sample(last, [sequences[row] for row in ends]), strict=True):
+                answers[row] = answer
+        return answers
 
     def forward(
         self, ids: list[list[int]], slots: list[int], starts: list[int], num_slots: int, longest: int, num_logits: int = 1

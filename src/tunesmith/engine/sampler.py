@@ -2,7 +2,8 @@
 
 import torch
 
-from tunesmith.engine.sequence import Sampling, TokenLogprob
+from tunesmith.engine.sequence import Sampled, Sampling, Sequence, TokenLogprob
+from tunesmith.errors import EngineFailed
 
 NUCLEUS = 256
 """Tokens that top-p looks at first: sorting a large vocabulary costs tens of milliseconds, and the nucleus is seldom wider."""
@@ -11,26 +12,26 @@ LOWEST = -9999.0
 """OpenAI's log-probability of what cannot come; JSON has no infinity."""
 
 
-def sample(logits_BV: torch.Tensor, samplings: list[Sampling], uniforms: list[float]) -> list[TokenLogprob | None]:
-    """One token for each row, with log-probabilities where asked; None for a row whose logits are not finite.
-
-    `uniforms` holds one number in [0, 1) for each row; greedy rows do not use theirs.
-    """
-    logits_BV = logits_BV.float()
-    best = logits_BV.max(-1)
+def sample(logits_RV: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
+    """The next token of each sequence, row by row, with log-probabilities where asked; an error for a row that has none."""
+    logits_RV = logits_RV.float()
+    samplings = [sequence.sampling for sequence in sequences]
+    best = logits_RV.max(-1)
     tokens = best.indices
     is_good = torch.isfinite(best.values).tolist()
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0 and is_good[row]]
     for rows, narrow in ((wide_rows(drawn, samplings), False), (narrow_rows(drawn, samplings), True)):
         if rows:
-            temperature = torch.tensor([samplings[row].temperature for row in rows], device=logits_BV.device)
-            probs = torch.softmax(logits_BV[rows] / temperature[:, None], -1)
-            uniform = torch.tensor([uniforms[row] for row in rows], dtype=torch.float64, device=logits_BV.device)
-            top_p = torch.tensor([samplings[row].top_p for row in rows], device=logits_BV.device)
+            temperature = torch.tensor([samplings[row].temperature for row in rows], device=logits_RV.device)
+            probs = torch.softmax(logits_RV[rows] / temperature[:, None], -1)
+            uniforms = [sequences[row].random.random() for row in rows]
+            uniform = torch.tensor(uniforms, dtype=torch.float64, device=logits_RV.device)
+            top_p = torch.tensor([samplings[row].top_p for row in rows], device=logits_RV.device)
             tokens[rows] = draw_nucleus(probs, top_p, uniform) if narrow else draw(probs, uniform)
     chosen = tokens.tolist()
-    reported = log_probabilities(logits_BV, chosen, [sampling.num_logprobs for sampling in samplings])
-    return [reported[row] if good else None for row, good in enumerate(is_good)]
+    reported = log_probabilities(logits_RV, chosen, [sampling.num_logprobs for sampling in samplings])
+    failure = EngineFailed("The model computed no valid probabilities for this request.")
+    return [reported[row] if good else failure for row, good in enumerate(is_good)]
 
 
 def wide_rows(rows: list[int], samplings: list[Sampling]) -> list[int]:

@@ -45,6 +45,38 @@ class Move(NamedTuple):
     target: int
 
 
+class Save(NamedTuple):
+    """Positions [start, start + BLOCK * len(blocks)) of a row are copied into stored blocks."""
+
+    slot: int
+    start: int
+    blocks: tuple[int, ...]
+
+
+class Restore(NamedTuple):
+    """Stored blocks are copied into a row, from position 0 on."""
+
+    slot: int
+    blocks: tuple[int, ...]
+
+
+class SoftPrompt(NamedTuple):
+    """Keys and values of an adapter's soft prompt are copied into a row, from position 0 on."""
+
+    slot: int
+    adapter: int
+
+
+Copy = Move | Save | Restore | SoftPrompt
+
+
+class Step(NamedTuple):
+    """What to copy in the cache, in this order, and then what to compute."""
+
+    copies: list[Copy]
+    works: list[Work]
+
+
 def power_of_two(number: int) -> int:
     """The smallest power of two that is not smaller."""
     return 1 << max(0, number - 1).bit_length()
@@ -56,7 +88,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         """By slot."""
-        self._moves: list[Move] = []
+        self._copies: list[Copy] = []
         self._was_prefill = False
 
     @property
@@ -75,17 +107,17 @@ class Scheduler:
         last = self.running.pop()
         if last is not sequence:
             self.running[sequence.slot] = last
-            self._moves.append(Move(len(self.running), sequence.slot))
+            self._copies.append(Move(len(self.running), sequence.slot))
             last.slot = sequence.slot
         sequence.slot = None
 
-    def take_moves(self) -> list[Move]:
-        """The moves since the last call, to be made in this order before the next step is computed."""
-        moves, self._moves = self._moves, []
-        return moves
+    def schedule(self) -> Step:
+        """The next step; without works when there is nothing to do. Its copies are handed out once."""
+        works = self._choose()
+        copies, self._copies = self._copies, []
+        return Step(copies, works)
 
-    def schedule(self) -> list[Work]:
-        """The next step; empty when there is nothing to do."""
+    def _choose(self) -> list[Work]:
         self._admit()
         prefill = [sequence for sequence in self.running if sequence.is_prefill]
         decode = [sequence for sequence in self.running if not sequence.is_prefill]
@@ -96,9 +128,9 @@ class Scheduler:
         self._make_room()
         return [Work(s, s.num_cached, 1) for s in self.running if not s.is_prefill]
 
-    def advance(self, step: list[Work]) -> None:
+    def advance(self, works: list[Work]) -> None:
         """Notes that a step was computed: its tokens are in the cache."""
-        for sequence, start, count in step:
+        for sequence, start, count in works:
             sequence.num_cached = start + count
 
     def _admit(self) -> None:

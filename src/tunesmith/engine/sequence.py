@@ -3,12 +3,28 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from tunesmith.engine.text import TextStream
 from tunesmith.errors import TunesmithError
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+Priority = Literal["interactive", "batch"]
+
+VIRTUAL = -1
+"""Stands in `Sequence.tokens` for a position of a soft prompt: its keys and values come from the adapter, not from a token."""
+
+
+class Constraint(Protocol):
+    """What a completion must look like (JSON schema, regex, grammar), token by token."""
+
+    def allowed(self) -> bytes:
+        """Bit i of the little-endian int32 words says whether token i may come next; ceil(V / 32) words."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Takes the token that came. Raises TunesmithError for one that was not allowed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -20,6 +36,18 @@ class Sampling:
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
+    top_k: int = 0
+    """Only the likeliest so many; 0 is no limit."""
+    min_p: float = 0.0
+    """Only tokens at least this fraction as likely as the likeliest."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of tokens that the completion holds (OpenAI's definition)."""
+    frequency_penalty: float = 0.0
+    """Subtracted once for each time that the completion holds the token (OpenAI's definition)."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens in prompt or completion (Keskar et al. 2019); 1 is off."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token -> what is added to its logit."""
     seed: int | None = None
     """The same seed draws the same tokens, whatever else is in the batch."""
     stop: tuple[str, ...] = ()
@@ -38,6 +66,10 @@ class TokenLogprob(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
+Sampled = TokenLogprob | TunesmithError
+"""A sampled token, or why this row has none."""
+
+
 @dataclass
 class Output:
     """What is new about a sequence since the last output; the last one has a finish reason."""
@@ -47,6 +79,10 @@ class Output:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     error: TunesmithError | None = None
+    num_cached_prompt: int = 0
+    """Prompt tokens whose keys and values were found in the prefix cache; told with the last output."""
+    embedding: list[float] | None = None
+    """Of the whole prompt, when it was asked for; told with the last output."""
 
 
 Sink = Callable[[Output], None]
@@ -67,10 +103,24 @@ class Sequence:
     """Serial number of the adapter; None is the base."""
     is_streamed: bool = False
     """Deliver text as it comes, not only at the end."""
+    cache_root: bytes | None = None
+    """Hash over base revision, adapter content hash, media and tenant: only sequences that share it share keys and values.
+    None keeps the sequence out of the prefix cache."""
+    num_virtual: int = 0
+    """The first so many tokens are VIRTUAL: the adapter's soft prompt. Not counted, not reported, not penalised."""
+    priority: Priority = "interactive"
+    deadline: float | None = None
+    """On time.monotonic's clock; a sequence that is not done then ends with an error."""
+    constraint: Constraint | None = None
+    wants_embedding: bool = False
+    """Compute the mean of the last hidden states over the prompt, not a completion."""
     slot: int | None = None
     num_cached: int = 0
     finish_reason: FinishReason | None = None
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    num_cached_prompt: int = 0
+    """Prompt tokens that the prefix cache gave at the first admission."""
+    embedding: list[float] | None = None
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.tokens)
@@ -121,6 +171,8 @@ class Sequence:
         self._pending.finish_reason = reason
         self._pending.error = error
         self._pending.logprobs = self.prompt_logprobs + self._pending.logprobs
+        self._pending.num_cached_prompt = self.num_cached_prompt
+        self._pending.embedding = self.embedding
         self._deliver()
 
     def _deliver(self) -> None:
