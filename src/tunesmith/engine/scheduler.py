@@ -23,6 +23,10 @@ class Limits:
     """Rows times longest chunk of a prefill step."""
     max_chunk: int = 512
     """Longest piece of one prompt in a step, which bounds how long the others wait."""
+    num_blocks: int = 0
+    """Stored blocks of the prefix cache; 0 is no prefix cache."""
+    max_waiting: int = 1_024
+    """Sequences in the queue; more are turned away."""
 
 
 class Work(NamedTuple):
