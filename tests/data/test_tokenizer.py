@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,21 @@ def test_a_folder_without_a_tokenizer_or_an_end_token_is_refused_in_a_sentence(t
         load_tokenizer(tmp_path)
     with pytest.raises(InvalidData, match="has no end token"):
         load_tokenizer(changed(tmp_path, eos_token=None))
+
+
+def test_a_plain_tokenizer_is_what_auto_tokenizer_makes_and_imports_no_model_code():
+    code = """
+import sys
+from tunesmith.data.tokenizer import load_tokenizer
+from tunesmith.paths import TINY
+ours = load_tokenizer(TINY)
+assert "transformers.modeling_utils" not in sys.modules
+from transformers import AutoTokenizer
+theirs = AutoTokenizer.from_pretrained(TINY)
+text = "A line,\\n  caf\\u00e9 \\U0001f600 <|im_end|> 12345"
+assert type(ours) is type(theirs)
+assert ours(text).input_ids == theirs(text).input_ids
+assert ours.chat_template == theirs.chat_template
+assert ours.all_special_tokens == theirs.all_special_tokens
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
