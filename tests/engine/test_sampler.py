@@ -83,6 +83,47 @@ def test_a_nucleus_wider_than_the_first_look_is_exact() -> None:
     assert len(set(drawn)) == round(0.75 * size)
 
 
+def test_top_k_and_min_p_leave_the_likeliest_and_top_p_looks_at_what_they_leave() -> None:
+    logits = torch.log(torch.tensor([0.1, 0.5, 0.05, 0.3, 0.05]))
+
+    def drawn(**wanted: float) -> set[int]:
+        uniforms = [n / 100 for n in range(100)]
+        return set(tokens(logits.expand(100, 5), [Sampling(1, **wanted)] * 100, uniforms))  # type: ignore[arg-type]
+
+    assert drawn(top_k=1) == {1}
+    assert drawn(top_k=3) == {0, 1, 3}
+    assert drawn(top_k=99) == {0, 1, 2, 3, 4}
+    assert drawn(min_p=0.5) == {1, 3}
+    assert drawn(min_p=1.0) == {1}
+    assert drawn(top_k=2, top_p=0.6) == {1}, "0.5 of the 0.8 that top-k leaves is more than 0.6"
+    assert drawn(top_k=2, top_p=0.7) == {1, 3}
+    assert drawn(min_p=0.15, top_k=2) == {1, 3}
+
+
+@pytest.mark.parametrize("wanted", [{"top_k": 3 * NUCLEUS}, {"min_p": 0.5}, {"top_k": 3 * NUCLEUS, "min_p": 0.1}])
+def test_more_than_the_first_look_holds_is_exact(wanted: dict[str, float]) -> None:
+    size = 4 * NUCLEUS
+    logits = torch.zeros(size, size)
+    logits[:, 3 * NUCLEUS :] = -9.0
+    uniforms = [(n + 0.5) / size for n in range(size)]
+    drawn = tokens(logits, [Sampling(1, **wanted)] * size, uniforms)  # type: ignore[arg-type]
+    assert set(drawn) == set(range(3 * NUCLEUS))
+
+
+def test_a_row_draws_the_same_beside_a_row_that_must_look_further() -> None:
+    logits = torch.randn(2, 2000, generator=torch.Generator().manual_seed(5))
+    logits[0] *= 9
+    samplings = [Sampling(1, top_p=0.9), Sampling(1, top_p=0.999)]
+    for uniform in (0.1, 0.5, 0.9):
+        together = tokens(logits, samplings, [uniform, uniform])
+        assert together[0] == tokens(logits[:1], samplings[:1], [uniform])[0]
+
+
+def test_a_temperature_too_small_for_the_arithmetic_is_greedy() -> None:
+    logits = torch.tensor([[1.0, 5.0, 2.0]])
+    assert tokens(logits, [Sampling(1, temperature=1e-300)], [0.999]) == [1]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_row_that_is_not_finite_gives_no_token_and_the_others_do(bad: float) -> None:
     logits = torch.zeros(3, 8)

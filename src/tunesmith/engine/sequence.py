@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple, Protocol
 
 from tunesmith.engine.text import TextStream
@@ -19,11 +20,14 @@ class Constraint(Protocol):
     """What a completion must look like (JSON schema, regex, grammar), token by token."""
 
     def allowed(self) -> bytes:
-        """Bit i of the little-endian int32 words says whether token i may come next; ceil(V / 32) words."""
+        """Bit i of the little-endian int32 words says whether token i may come next; tokens beyond the words may not.
+
+        Raises TunesmithError when it cannot tell: its sequence then fails, alone.
+        """
         ...
 
-    def accept(self, token: int) -> None:
-        """Takes the token that came. Raises TunesmithError for one that was not allowed."""
+    def accept(self, token: int) -> bool:
+        """Takes the token that came; True when nothing may come after it. Never raises: `allowed` tells what went wrong."""
         ...
 
 
@@ -48,6 +52,8 @@ class Sampling:
     """Divides positive and multiplies negative logits of tokens in prompt or completion (Keskar et al. 2019); 1 is off."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Token -> what is added to its logit."""
+    min_tokens: int = 0
+    """No end token before so many tokens have come."""
     seed: int | None = None
     """The same seed draws the same tokens, whatever else is in the batch."""
     stop: tuple[str, ...] = ()
@@ -55,6 +61,12 @@ class Sampling:
     """Alternatives to report for each token; 0 reports the chosen one only, None nothing."""
     prompt_logprobs: bool = False
     """Also report the prompt's own tokens (completions with `echo`)."""
+
+    @cached_property
+    def changes_logits(self) -> bool:
+        """Is there anything beside a constraint that changes what the model said before a token is drawn?"""
+        penalties = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty - 1)
+        return any(penalties) or bool(self.logit_bias) or self.min_tokens > 0
 
 
 class TokenLogprob(NamedTuple):
@@ -121,6 +133,9 @@ class Sequence:
     num_cached_prompt: int = 0
     """Prompt tokens that the prefix cache gave at the first admission."""
     embedding: list[float] | None = None
+    num_preemptions: int = 0
+    chain: list[bytes] = field(default_factory=list)
+    """Names of its first whole blocks, as far as they were asked for."""
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.tokens)
@@ -144,18 +159,25 @@ class Sequence:
     def is_finished(self) -> bool:
         return self.finish_reason is not None
 
+    def restart(self) -> None:
+        """Nothing of it is computed any more; what it has said stands."""
+        self.num_cached = 0
+        self.prompt_logprobs.clear()
+        self.embedding = None
+
     def append(self, sampled: TokenLogprob) -> None:
-        """Takes a sampled token; finishes at an end token, a stop string or the limit; delivers what is due."""
+        """Takes a sampled token; finishes at an end token, a whole form, a stop string or the limit; delivers what is due."""
         self.tokens.append(sampled.token)
         self._pending.tokens.append(sampled.token)
         if self.sampling.num_logprobs is not None:
             self._pending.logprobs.append(sampled)
         is_end = sampled.token in self.end_tokens
+        is_whole = not is_end and self.constraint is not None and self.constraint.accept(sampled.token)
         if not is_end and (self.is_streamed or self.sampling.stop):
             self._pending.text += self.text.push(sampled.token)
         elif not is_end:
             self.text.hold(sampled.token)
-        if is_end or self.text.is_stopped:
+        if is_end or is_whole or self.text.is_stopped:
             self.finish("stop")
         elif self.num_completion_tokens >= self.sampling.max_tokens or len(self.tokens) >= self.max_positions:
             self.finish("length")
