@@ -8,6 +8,8 @@
     +- Unauthorized     401   no key, or a wrong one
     +- NotFound         404   a model, file, job or key that does not exist
     +- StorageFull      507   the disk is full; nothing was lost
+    +- DeadlineExceeded 408   the answer was not done in the time that was given for it
+    +- Overloaded       429   too many requests wait (`retry_after`: seconds after which to ask again)
     +- Busy             503   the engine is starting, draining or out of slots
     +- EngineFailed     502   the engine died or answered nonsense
     +- PortInUse              the address is taken
@@ -65,6 +67,17 @@ class NotFound(TunesmithError):
 class StorageFull(TunesmithError):
     code = "disk_full"
     status = 507
+
+
+class DeadlineExceeded(TunesmithError):
+    code = "deadline_exceeded"
+    status = 408
+
+
+class Overloaded(TunesmithError):
+    code = "engine_overloaded"
+    status = 429
+    retry_after = 1
 
 
 class Busy(TunesmithError):

@@ -104,7 +104,7 @@ def test_a_sequence_that_waits_can_be_taken_out() -> None:
     scheduler.add(second)
     scheduler.schedule()
     scheduler.remove(second)
-    assert not scheduler.waiting
+    assert not len(scheduler.waiting)
     scheduler.remove(second)
     assert scheduler.running == [first]
 
