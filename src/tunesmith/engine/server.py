@@ -60,7 +60,7 @@ class Server:
     # -- models and adapters --------------------------------------------------------------------------------------------
 
     async def health(self, request: web.Request) -> web.Response:
-        load = self._served.core.load()
+        load = self._served.core.stats()
         return web.json_response({
             "status": "ok",
             "base": self._served.base.id,
