@@ -109,6 +109,8 @@ class Core:
         self._on_death = on_death
         self._set_threads = set_threads
         self._clock = clock
+        self.on_finish: Callable[[Sequence], None] = lambda sequence: None
+        """Called in the core's thread with each sequence that was let in and has ended. Set before `start`."""
         self._thread = threading.Thread(target=self._loop, name="engine-core", daemon=True)
 
     # -- orders, from other threads -----------------------------------------------------------------------------------
@@ -221,6 +223,7 @@ class Core:
                     done.set_result(None)
 
     def _admit(self, sequence: Sequence) -> None:
+        sequence.times.arrived = self._clock()
         try:
             if self._drained:
                 raise Busy("The engine is about to stop.", hint="Ask again: another takes its place.", code="engine_draining")
@@ -267,6 +270,7 @@ class Core:
 
     def _compute(self, works: list[Work]) -> None:
         self._num_steps += 1
+        began = self._clock()
         reported = [(len(work.sequence.prompt_logprobs), work.sequence.embedding) for work in works]
         try:
             sampled = self._runner.run(Step([], works), self._scheduler.running)
@@ -276,10 +280,14 @@ class Core:
                 del work.sequence.prompt_logprobs[num_logprobs:]
                 work.sequence.embedding = embedding
             sampled = [self._alone(work) for work in works]
+        now = self._clock()
         good = [work for work, answer in zip(works, sampled, strict=True) if not isinstance(answer, TunesmithError)]
         self._scheduler.advance(good)
         for work, answer in zip(works, sampled, strict=True):
+            times = work.sequence.times
+            times.begun = times.begun or began
             if answer is not None:
+                times.first_token = times.first_token or now
                 self._take(work.sequence, answer)
 
     def _alone(self, work: Work) -> Sampled | None:
@@ -308,6 +316,8 @@ class Core:
     def _leave(self, sequence: Sequence) -> None:
         self._finished[str(sequence.finish_reason)] += 1
         self._scheduler.remove(sequence)
+        sequence.times.finished = self._clock()
+        self.on_finish(sequence)
 
 
 def failure(error: Exception) -> EngineFailed:

@@ -1,46 +1,22 @@
 """What the engine tells Prometheus: its counters, and how long requests took. Knows no torch and no HTTP."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tunesmith.engine.core import Stats
+from tunesmith.engine.sequence import Sequence
+
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-
-
-class Stats(Protocol):
-    """What is read of the core's counters."""
-
-    running: int
-    waiting: int
-    waiting_batch: int
-    prompt_tokens: int
-    cached_prompt_tokens: int
-    generated_tokens: int
-    preemptions: int
-    steps: int
-    blocks_used: int
-    blocks_total: int
-    finished: dict[str, int]
-
-
-@dataclass
-class Times:
-    """When things happened to one sequence, in seconds of one clock; None when they did not."""
-
-    arrived: float
-    admitted: float | None = None
-    first_token: float | None = None
-    finished: float | None = None
 
 
 GAUGES = {
     "running": "Sequences in the batch.",
     "waiting": "Sequences that wait for a place.",
     "waiting_batch": "Of those, the ones of the batch class.",
+    "rows": "Most sequences that may run at once.",
     "blocks_used": "Stored blocks of the prefix cache that hold something.",
     "blocks_total": "Blocks that the prefix cache may hold.",
 }
@@ -48,6 +24,9 @@ COUNTERS = {
     "prompt_tokens": "Tokens of prompts, computed or found in the prefix cache.",
     "cached_prompt_tokens": "Tokens of prompts that were found in the prefix cache.",
     "generated_tokens": "Tokens that were sampled.",
+    "refused": "Sequences that were turned away.",
+    "prefix_queried_tokens": "Tokens in whole blocks that were looked for in the prefix cache.",
+    "prefix_hit_tokens": "Those of them that were found.",
     "preemptions": "Sequences that lost their place and are computed anew.",
     "steps": "Forward passes.",
 }
@@ -64,24 +43,26 @@ class Meter:
                 f"tunesmith_engine_{name}_seconds", text, ["base"], buckets=SECONDS, registry=self._registry
             ).labels(base)
             for name, text in (
-                ("queue", "From arrival to the first place in the batch."),
+                ("queue", "From arrival to the first step that computed it."),
                 ("time_to_first_token", "From arrival to the first sampled token."),
                 ("time_per_output_token", "Mean time between the tokens of one sequence."),
                 ("request", "From arrival to the end."),
             )
         }
 
-    def observe(self, times: Times, num_tokens: int) -> None:
+    def observe(self, sequence: Sequence) -> None:
         """Takes a finished sequence; may be called from the core's thread."""
-        if times.finished is None:
+        times = sequence.times
+        if times.arrived is None or times.finished is None:
             return
         self._seconds["request"].observe(times.finished - times.arrived)
-        if times.admitted is not None:
-            self._seconds["queue"].observe(times.admitted - times.arrived)
+        if times.begun is not None:
+            self._seconds["queue"].observe(times.begun - times.arrived)
         if times.first_token is not None:
             self._seconds["time_to_first_token"].observe(times.first_token - times.arrived)
-            if num_tokens > 1:
-                self._seconds["time_per_output_token"].observe((times.finished - times.first_token) / (num_tokens - 1))
+            if sequence.num_completion_tokens > 1:
+                mean = (times.finished - times.first_token) / (sequence.num_completion_tokens - 1)
+                self._seconds["time_per_output_token"].observe(mean)
 
     def text(self) -> bytes:
         """Prometheus' text format."""

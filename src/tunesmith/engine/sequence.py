@@ -97,6 +97,17 @@ class Output:
     """Of the whole prompt, when it was asked for; told with the last output."""
 
 
+@dataclass
+class Times:
+    """When things happened to a sequence, on the core's clock, in seconds; None for what did not happen."""
+
+    arrived: float | None = None
+    begun: float | None = None
+    """Its first step was computed."""
+    first_token: float | None = None
+    finished: float | None = None
+
+
 Sink = Callable[[Output], None]
 
 
@@ -133,6 +144,7 @@ class Sequence:
     num_cached_prompt: int = 0
     """Prompt tokens that the prefix cache gave at the first admission."""
     embedding: list[float] | None = None
+    times: Times = field(default_factory=Times)
     num_preemptions: int = 0
     chain: list[bytes] = field(default_factory=list)
     """Names of its first whole blocks, as far as they were asked for."""
