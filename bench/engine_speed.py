@@ -11,8 +11,8 @@ import time
 
 import torch
 
+from tunesmith.engine.build import build_runner
 from tunesmith.engine.core import Core
-from tunesmith.engine.runner import Runner
 from tunesmith.engine.sequence import Sampling, Sequence
 from tunesmith.engine.text import TextStream
 from tunesmith.models.catalog import find_base
@@ -52,7 +52,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     base = find_base(args.base)
-    runner = Runner(base, args.quantization)
+    runner = build_runner(base, args.quantization)
     core = Core(runner, on_thread_start=lambda: torch.set_num_threads(args.threads))
     core.start()
     vocabulary = runner.model.config.get_text_config().vocab_size

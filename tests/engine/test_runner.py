@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from peft import PeftModel
-from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from tunesmith.engine.build import build_runner
 from tunesmith.engine.core import Core
-from tunesmith.engine.runner import Runner
 from tunesmith.engine.sequence import Output, Sampling, Sequence
 from tunesmith.engine.text import TextStream
 from tunesmith.errors import InvalidRequest
@@ -21,6 +21,7 @@ from tunesmith.paths import TINY
 from tunesmith.types import Quantization
 
 Make = Callable[..., AdapterInfo]
+LINEARS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
 LENGTHS = (1, 40, 7, 90, 23, 3, 64, 12)
 
 
@@ -33,7 +34,7 @@ class Engine:
     """A runner with its thread, and a way to ask it many things at once."""
 
     def __init__(self, base: Base, quantization: Quantization):
-        self.runner = Runner(base, quantization)
+        self.runner = build_runner(base, quantization)
         self.core = Core(self.runner)
         self.core.start()
         self._count = 0
@@ -173,9 +174,9 @@ def test_a_dropped_adapter_leaves_nothing_on_the_model(engine: Engine, precision
     serial = engine.core.add_adapter(make_adapter(9, precision)).result(timeout=60)
     engine.core.drop_adapter(serial)
     engine.ask([(prompts()[0], None)])
-    layers = [module for module in engine.runner.model.modules() if type(module).__name__ == "LoraLayer"]
-    assert layers
-    assert not any(serial in layer.updates for layer in layers)
+    loras = {target.lora for name in LINEARS if (target := engine.runner._model.find(f"model.layers.0.{name}"))}
+    assert loras
+    assert not any(serial in lora.updates for lora in loras)
 
 
 def save_with_tokenizer(model: torch.nn.Module, folder) -> Base:
@@ -196,13 +197,3 @@ def test_another_architecture_is_served_by_the_same_code(tmp_path) -> None:
         assert [answer.tokens for answer in answers] == [generate(reference, prompt) for prompt in asked]
     finally:
         engine.core.stop()
-
-
-def test_an_architecture_that_needs_more_than_a_plain_cache_is_refused_not_served_wrongly(tmp_path) -> None:
-    config = MistralConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=4096, max_position_embeddings=256, sliding_window=8, initializer_range=0.2,
-    )
-    base = save_with_tokenizer(MistralForCausalLM(config), tmp_path)
-    with pytest.raises(InvalidRequest, match="cannot serve"):
-        Runner(base, "none")

@@ -12,8 +12,8 @@ from openai import AsyncOpenAI
 
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.engine.answers import Served
+from tunesmith.engine.build import build_runner
 from tunesmith.engine.core import Core
-from tunesmith.engine.runner import Runner
 from tunesmith.engine.server import Server
 from tunesmith.engine.vocabulary import Vocabulary
 from tunesmith.models.artifact import AdapterInfo
@@ -25,7 +25,7 @@ HELLO: list[Any] = [{"role": "user", "content": "Say héllo, 数学."}]
 
 @pytest.fixture(scope="module")
 def served(small_base: Base) -> Iterator[Served]:
-    runner = Runner(small_base, "none")
+    runner = build_runner(small_base, "none")
     core = Core(runner)
     core.start()
     yield Served(small_base, "none", Vocabulary(load_tokenizer(small_base.folder)), core, runner.end_tokens(), KEY)

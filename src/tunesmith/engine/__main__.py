@@ -18,8 +18,8 @@ from aiohttp import web
 
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.engine.answers import Served
+from tunesmith.engine.build import build_runner
 from tunesmith.engine.core import Core
-from tunesmith.engine.runner import Runner
 from tunesmith.engine.server import Server
 from tunesmith.engine.vocabulary import Vocabulary
 from tunesmith.errors import TunesmithError
@@ -64,7 +64,8 @@ def load(args: argparse.Namespace) -> Served:
     base = find_base(args.base, args.models_dir)
     tokenizer = load_tokenizer(base.folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    runner = Runner(base, args.quantization, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    runner = build_runner(base, args.quantization, device=device, dtype=dtype)
     # Again in the core's own thread: OpenMP keeps the number for each thread that calls it.
     # A core that died takes the process along: the desk then starts another one.
     core = Core(runner, on_thread_start=partial(torch.set_num_threads, threads), on_death=partial(os._exit, 70))

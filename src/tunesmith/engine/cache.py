@@ -1,128 +1,167 @@
-"""Keys and values of the running sequences: for each layer one tensor [slots, heads, positions, head size]. Knows no sequences.
+"""Keys and values: of the running sequences, one contiguous row each, and of stored blocks. Plain torch; knows no sequences.
 
-It is a transformers `Cache`, so the model's own attention writes and reads it. What a step touches is set by `begin`.
+A layer's keys are one tensor [slots * positions, heads, head size], seen as [slots, positions, heads, head size]: a step's tokens
+are written by one `index_copy_`, and attention reads rows as views. Stored blocks lie likewise, BLOCK positions each.
 """
 
-import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
 
-from tunesmith.engine.scheduler import Copy, Move, power_of_two
+import torch
+
+from tunesmith.engine.blocks import BLOCK
+from tunesmith.engine.scheduler import Copy, Move, Restore, Save, SoftPrompt
 
 MIN_POSITIONS = 128
+MIN_BLOCKS = 64
+
+Pairs = list[tuple[torch.Tensor, torch.Tensor]]
+"""For each layer keys and values [positions, heads, head size]."""
 
 
-class Places:
-    """Where the tokens of a step are written, and which rows it reads; shared by all layers."""
-
-    slots: torch.Tensor
-    """[N] slot of each real token."""
-    positions: torch.Tensor
-    """[N] its position."""
-    rows: torch.Tensor
-    """[N] its row in the step's batch."""
-    columns: torch.Tensor
-    """[N] its column in the step's batch."""
-    read_slots: torch.Tensor | None
-    """[B] slots of the batch's rows; None when they are 0, 1, ... B-1, so that no copy is needed."""
-    num_rows: int
-    length: int
-    """Positions that are read."""
-    shape: tuple[int, int]
-    """Slots and positions that there must be room for."""
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is not smaller."""
+    return 1 << max(0, number - 1).bit_length()
 
 
-class SlotLayer(CacheLayerMixin):
-    """One layer's keys and values. `update` is called by the model's attention."""
+@dataclass
+class Plane:
+    """Keys or values of one layer. Made when the first are written, since only they tell heads and head size."""
 
-    def __init__(self, places: Places):
-        super().__init__()
-        self.places = places
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        slots, positions = self.places.shape
-        self.keys = key_states.new_zeros(slots, key_states.shape[1], positions, key_states.shape[3])
-        self.values = value_states.new_zeros(slots, value_states.shape[1], positions, value_states.shape[3])
-        self.is_initialized = True
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes [B, heads, columns, head size] and returns all keys and values of the step's rows up to `length`."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        at = self.places
-        self.keys[at.slots, :, at.positions] = key_states[at.rows, :, at.columns]
-        self.values[at.slots, :, at.positions] = value_states[at.rows, :, at.columns]
-        return self._read(self.keys), self._read(self.values)
-
-    def _read(self, whole: torch.Tensor) -> torch.Tensor:
-        at = self.places
-        if at.read_slots is None:
-            return whole[: at.num_rows, :, : at.length]
-        return whole[:, :, : at.length].index_select(0, at.read_slots)
-
-    def resize(self, num_slots: int) -> None:
-        """Makes room as `places` says, keeping the first `num_slots` rows."""
-        if not self.is_initialized:
-            return
-        old_keys, old_values = self.keys, self.values
-        self.lazy_initialization(old_keys, old_values)
-        rows, length = min(num_slots, old_keys.shape[0]), min(old_keys.shape[2], self.keys.shape[2])
-        self.keys[:rows, :, :length] = old_keys[:rows, :, :length]
-        self.values[:rows, :, :length] = old_values[:rows, :, :length]
-
-    def move(self, source: int, target: int) -> None:
-        if self.is_initialized:
-            self.keys[target] = self.keys[source]
-            self.values[target] = self.values[source]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.places.length, 0
-
-    def get_seq_length(self) -> int:
-        return self.places.length
-
-    def get_max_length(self) -> int:
-        return -1
+    cells: torch.Tensor | None = None
+    """[slots * positions, heads, head size]"""
+    blocks: torch.Tensor | None = None
+    """[stored blocks * BLOCK, heads, head size]"""
 
 
-class SlotCache(Cache):
-    """All layers."""
+@dataclass
+class Layer:
+    keys: Plane = field(default_factory=Plane)
+    values: Plane = field(default_factory=Plane)
+
+
+class RowCache:
+    """All layers. `reserve` makes room before a step; `cells` tells where its tokens go."""
 
     def __init__(self, num_layers: int, device: torch.device):
         self.device = device
-        self.places = Places()
-        self.places.shape = (1, MIN_POSITIONS)
-        super().__init__(layers=[SlotLayer(self.places) for _ in range(num_layers)])
+        self.layers = [Layer() for _ in range(num_layers)]
+        self.num_slots, self.positions = 1, MIN_POSITIONS
+        self.num_blocks = 0
 
-    def begin(self, slots: list[int], starts: list[int], counts: list[int], num_slots: int, longest: int) -> None:
-        """Sets what the next step writes and reads: row i holds `counts[i]` tokens of slot `slots[i]` from `starts[i]` on.
+    def _planes(self) -> list[Plane]:
+        return [plane for layer in self.layers for plane in (layer.keys, layer.values)]
 
-        Rows are aligned at the right. `num_slots` slots are in use, the longest of them with `longest` tokens.
-        """
-        self._make_room(num_slots, longest)
-        at, width = self.places, max(counts)
-        cells = [
-            (slot, start + n, row, width - count + n)
-            for row, (slot, start, count) in enumerate(zip(slots, starts, counts, strict=True))
-            for n in range(count)
-        ]
-        at.slots, at.positions, at.rows, at.columns = torch.tensor(cells, device=self.device).unbind(1)
-        at.num_rows = len(slots)
-        at.read_slots = None if slots == list(range(len(slots))) else torch.tensor(slots, device=self.device)
-        at.length = max(start + count for start, count in zip(starts, counts, strict=True))
+    # -- rows -----------------------------------------------------------------------------------------------------------
 
-    def copy(self, copies: list[Copy]) -> None:
-        for each in copies:
-            if isinstance(each, Move):
-                for layer in self.layers:
-                    layer.move(each.source, each.target)
-
-    def _make_room(self, num_slots: int, longest: int) -> None:
-        """Doubles what is too small; what was too large shrinks on the way."""
-        slots, positions = self.places.shape
-        if num_slots <= slots and longest <= positions:
+    def reserve(self, num_slots: int, longest: int) -> None:
+        """Room for so many slots of `longest` positions. Doubles what is too small; what was too large shrinks on the way."""
+        if num_slots <= self.num_slots and longest <= self.positions:
             return
-        self.places.shape = (power_of_two(num_slots), max(MIN_POSITIONS, power_of_two(longest)))
-        for layer in self.layers:
-            layer.resize(num_slots)
+        old_slots, old_positions = self.num_slots, self.positions
+        self.num_slots, self.positions = power_of_two(num_slots), max(MIN_POSITIONS, power_of_two(longest))
+        slots, positions = min(old_slots, self.num_slots), min(old_positions, self.positions)
+        for plane in self._planes():
+            if plane.cells is not None:
+                old = plane.cells.unflatten(0, (old_slots, old_positions))
+                plane.cells = None
+                plane.cells = self._new_cells(old)
+                self._rows(plane)[:slots, :positions] = old[:slots, :positions]
+
+    def _new_cells(self, like: torch.Tensor) -> torch.Tensor:
+        """Zeros, for attention also multiplies what its mask hides: by zero, which must not meet a NaN."""
+        return like.new_zeros(self.num_slots * self.positions, *like.shape[-2:])
+
+    def _rows(self, plane: Plane) -> torch.Tensor:
+        assert plane.cells is not None
+        return plane.cells.unflatten(0, (self.num_slots, self.positions))
+
+    def write(self, layer: int, cells_N: torch.Tensor, keys_NHD: torch.Tensor, values_NHD: torch.Tensor) -> None:
+        """Puts the keys and values of N tokens into their cells, slot * positions + position each."""
+        at = self.layers[layer]
+        for plane, new in ((at.keys, keys_NHD), (at.values, values_NHD)):
+            if plane.cells is None:
+                plane.cells = self._new_cells(new)
+            plane.cells.index_copy_(0, cells_N, new)
+
+    def read(self, layer: int, slots: slice | torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [slots, heads, length, head size]; of a slice of slots as views."""
+        at = self.layers[layer]
+        return self._rows(at.keys)[slots, :length].transpose(1, 2), self._rows(at.values)[slots, :length].transpose(1, 2)
+
+    def clear(self, slot: int) -> None:
+        """Forgets a row that may hold NaN: the next in this slot must not meet it."""
+        for plane in self._planes():
+            if plane.cells is not None:
+                self._rows(plane)[slot] = 0
+
+    def nbytes_per_position(self) -> int:
+        """Keys and values of one token in all layers."""
+        return sum(plane.cells[0].nbytes for plane in self._planes() if plane.cells is not None)
+
+    # -- copies ---------------------------------------------------------------------------------------------------------
+
+    def copy(self, copies: list[Copy], soft_prompts: Mapping[int, Pairs]) -> None:
+        """Makes a step's copies in their order; those of one kind that follow each other are made together."""
+        for kind, group in groupby(copies, type):
+            several = list(group)
+            if kind is Save:
+                self._save(several)
+            elif kind is Restore:
+                self._restore(several)
+            else:
+                for each in several:
+                    self._copy_row(each, soft_prompts)
+
+    def _copy_row(self, each: Copy, soft_prompts: Mapping[int, Pairs]) -> None:
+        if isinstance(each, Move):
+            for plane in self._planes():
+                if plane.cells is not None:
+                    rows = self._rows(plane)
+                    rows[each.target] = rows[each.source]
+        elif isinstance(each, SoftPrompt):
+            pairs = soft_prompts[each.adapter]
+            first = each.slot * self.positions
+            cells = torch.arange(first, first + len(pairs[0][0]), device=self.device)
+            for layer, (keys, values) in enumerate(pairs):
+                self.write(layer, cells, keys, values)
+
+    def _save(self, saves: list[Save]) -> None:
+        cells = self._cells_of([(save.slot, save.start, len(save.blocks)) for save in saves])
+        ids = [block for save in saves for block in save.blocks]
+        self._reserve_blocks(max(ids) + 1)
+        stored = self._stored(ids)
+        for plane in self._planes():
+            assert plane.cells is not None
+            if plane.blocks is None:
+                plane.blocks = plane.cells.new_zeros(self.num_blocks * BLOCK, *plane.cells.shape[1:])
+            plane.blocks.index_copy_(0, stored, plane.cells.index_select(0, cells))
+
+    def _restore(self, restores: list[Restore]) -> None:
+        cells = self._cells_of([(restore.slot, 0, len(restore.blocks)) for restore in restores])
+        stored = self._stored([block for restore in restores for block in restore.blocks])
+        for plane in self._planes():
+            assert plane.cells is not None
+            assert plane.blocks is not None
+            plane.cells.index_copy_(0, cells, plane.blocks.index_select(0, stored))
+
+    def _cells_of(self, runs: list[tuple[int, int, int]]) -> torch.Tensor:
+        """Cells of runs (slot, first position, whole blocks)."""
+        spans = [(slot * self.positions + start, count * BLOCK) for slot, start, count in runs]
+        return torch.cat([torch.arange(first, first + count, device=self.device) for first, count in spans])
+
+    def _stored(self, blocks: list[int]) -> torch.Tensor:
+        first = torch.tensor(blocks, device=self.device)[:, None] * BLOCK
+        return (first + torch.arange(BLOCK, device=self.device)).flatten()
+
+    def _reserve_blocks(self, wanted: int) -> None:
+        """The store grows by doubling: who never repeats a prompt does not pay for it."""
+        if wanted <= self.num_blocks:
+            return
+        self.num_blocks = max(MIN_BLOCKS, power_of_two(wanted))
+        for plane in self._planes():
+            if plane.blocks is not None:
+                grown = plane.blocks.new_zeros(self.num_blocks * BLOCK, *plane.blocks.shape[1:])
+                grown[: len(plane.blocks)] = plane.blocks
+                plane.blocks = grown

@@ -11,12 +11,13 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tunesmith.errors import InvalidRequest, NotFound
 from tunesmith.models.catalog import Base, read_header
@@ -28,6 +29,13 @@ from tunesmith.types import Quantization
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 OURS = "artifact.json"
+
+
+Kind = Literal["lora", "prompt", "prefix"]
+"""A LoRA; a soft prompt stored as embeddings (prompt tuning, p-tuning); one stored as keys and values (prefix tuning)."""
+
+SOFT_KINDS: dict[str, Kind] = {"PROMPT_TUNING": "prompt", "P_TUNING": "prompt", "PREFIX_TUNING": "prefix"}
+"""By PEFT's `peft_type`."""
 
 
 class Saves(Protocol):
@@ -62,6 +70,11 @@ class AdapterInfo:
     base_revision: str
     quantization: Quantization
     """Precision of the base that it was trained on; it is served on the same."""
+    kind: Kind = "lora"
+    num_virtual: int = 0
+    """Positions of a soft prompt; 0 for a LoRA."""
+    scalings: tuple[tuple[str, float], ...] = ()
+    """Layers whose scaling is not `scaling`, by their whole names: rank and alpha patterns make them."""
 
 
 def content_hash(tensors: Mapping[str, RawTensor], config: Mapping[str, Any]) -> str:
@@ -140,31 +153,76 @@ def read_adapter(folder: Path) -> AdapterInfo:
 def _describe(folder: Path, config: dict[str, Any], base: str, revision: str, quantization: Quantization) -> AdapterInfo:
     check_servable(config, folder)
     tensors = read_tensors(folder / WEIGHTS)
+    made = _describe_soft if config["peft_type"] in SOFT_KINDS else _describe_lora
+    return made(folder, config, tensors, base, revision, quantization)
+
+
+def _describe_lora(
+    folder: Path, config: dict[str, Any], tensors: dict[str, RawTensor], base: str, revision: str, quantization: Quantization
+) -> AdapterInfo:
     rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    scaling = _scaling(config, rank, alpha)
     targets = tuple(sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors}))
-    hashed = {"rank": rank, "alpha": alpha, "targets": targets, "scaling": scaling, "base_revision": revision}
+    hashed: dict[str, Any] = {"rank": rank, "alpha": alpha, "targets": targets, "scaling": scaling, "base_revision": revision}
+    scalings = tuple(_own_scalings(config, tensors, scaling))
+    if scalings:
+        hashed["scalings"] = scalings
     return AdapterInfo(
         path=str(folder), content_hash=content_hash(tensors, hashed), rank=rank, alpha=alpha, scaling=scaling, targets=targets,
-        base=base, base_revision=revision, quantization=quantization,
+        base=base, base_revision=revision, quantization=quantization, scalings=scalings,
     )
 
 
+def _describe_soft(
+    folder: Path, config: dict[str, Any], tensors: dict[str, RawTensor], base: str, revision: str, quantization: Quantization
+) -> AdapterInfo:
+    stored = tensors.get("prompt_embeddings")
+    if stored is None or len(stored.shape) != 2:
+        raise InvalidRequest(f"{folder / WEIGHTS} holds no prompt_embeddings.", hint="Save the adapter again.")
+    kind = SOFT_KINDS[config["peft_type"]]
+    hashed = {"kind": kind, "base_revision": revision}
+    return AdapterInfo(
+        path=str(folder), content_hash=content_hash(tensors, hashed), rank=0, alpha=0.0, scaling=0.0, targets=(), base=base,
+        base_revision=revision, quantization=quantization, kind=kind, num_virtual=stored.shape[0],
+    )
+
+
+def _scaling(config: dict[str, Any], rank: int, alpha: float) -> float:
+    """Hu et al. 2021; with rsLoRA Kalajdzievski 2023."""
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _own_scalings(config: dict[str, Any], tensors: Mapping[str, RawTensor], common: float) -> Iterator[tuple[str, float]]:
+    """(layer, scaling) where a pattern gives a rank or an alpha of its own. PEFT's rule: the first key that ends the name."""
+    for name in sorted(tensors):
+        layer, _, rest = name.removeprefix("base_model.model.").partition(".lora_")
+        if not rest.startswith("A"):
+            continue
+        alpha = float(_by_pattern(config.get("alpha_pattern"), layer, config["lora_alpha"]))
+        scaling = _scaling(config, tensors[name].shape[0], alpha)
+        if scaling != common:
+            yield layer, scaling
+
+
+def _by_pattern(pattern: dict[str, Any] | None, layer: str, otherwise: Any) -> Any:
+    keys = (key for key in pattern or {} if re.match(rf"(.*\.)?({key})$", layer))
+    return (pattern or {}).get(next(keys, ""), otherwise)
+
+
 def check_servable(config: dict[str, Any], folder: Path) -> None:
-    """Raises InvalidRequest unless PEFT's `config` is a plain LoRA: what the engine computes, and vLLM too."""
+    """Raises InvalidRequest unless PEFT's `config` is a LoRA without additions, or a soft prompt: what the engine computes."""
     beyond = [
-        name
-        for name in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "target_parameters", "lora_bias")
+        name for name in ("use_dora", "modules_to_save", "target_parameters", "lora_bias", "trainable_token_indices")
         if config.get(name)
     ]
     if config.get("bias", "none") != "none":
         beyond.append("bias")
-    if config.get("peft_type") != "LORA":
+    if config.get("peft_type") not in {"LORA", *SOFT_KINDS}:
         beyond.append(f"peft_type {config.get('peft_type')}")
     if beyond:
         raise InvalidRequest(
-            f"The adapter in {folder} uses {', '.join(beyond)}, which is not served here.", hint="Train a plain LoRA.",
-            code="adapter_not_supported",
+            f"The adapter in {folder} uses {', '.join(beyond)}, which is not served here.",
+            hint="Train a plain LoRA, or merge it into the base.", code="adapter_not_supported",
         )
 
 
