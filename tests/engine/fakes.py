@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tunesmith.engine.blocks import BLOCK
 from tunesmith.engine.prefixes import Restore, Save, SoftPrompt
-from tunesmith.engine.scheduler import Copy, Limits, Move, Step, Work, power_of_two
+from tunesmith.engine.scheduler import Copy, Limits, Move, Scheduler, Step, Work, power_of_two
 from tunesmith.engine.sequence import VIRTUAL, Output, Sampled, Sampling, Sequence, TokenLogprob
 from tunesmith.engine.text import TextStream
 from tunesmith.errors import EngineFailed
@@ -137,3 +137,21 @@ def make_sequence(
         is_streamed=is_streamed, cache_root=root, num_virtual=num_virtual, priority="batch" if is_batch else "interactive",
         deadline=deadline, wants_embedding=wants_embedding,
     )
+
+
+def play(scheduler: Scheduler, runner: FakeRunner, steps: int = 10_000) -> None:
+    """What the core does, without its thread: so many steps, or until there is nothing to do."""
+    for _ in range(steps):
+        copies, works = scheduler.schedule()
+        runner.run(Step(copies, []), scheduler.running)
+        if not works:
+            return
+        answers = runner.run(Step([], works), scheduler.running)
+        scheduler.advance([work for work, answer in zip(works, answers, strict=True) if not isinstance(answer, EngineFailed)])
+        for work, answer in zip(works, answers, strict=True):
+            if isinstance(answer, EngineFailed):
+                work.sequence.finish("error", answer)
+            elif answer is not None:
+                work.sequence.append(answer)
+            if work.sequence.is_finished:
+                scheduler.remove(work.sequence)

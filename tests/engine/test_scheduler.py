@@ -1,53 +1,10 @@
 """Every sequence is computed, in order, without gaps, within the limits, whatever comes and goes. No torch is needed for that."""
 
-import random
 import subprocess
 import sys
 
-from engine.fakes import END, FakeRunner, make_sequence
+from engine.fakes import END, FakeRunner, make_sequence, play
 from tunesmith.engine.scheduler import Limits, Scheduler, Work
-from tunesmith.engine.sequence import Sequence, TokenLogprob
-
-
-def play(scheduler: Scheduler, runner: FakeRunner, steps: int = 10_000) -> None:
-    """What the core does, without its thread."""
-    for _ in range(steps):
-        step = scheduler.schedule()
-        if not step.works:
-            return
-        sampled = runner.run(step, scheduler.running)
-        scheduler.advance(step.works)
-        for work, token in zip(step.works, sampled, strict=True):
-            if isinstance(token, TokenLogprob):
-                work.sequence.append(token)
-            if work.sequence.is_finished:
-                scheduler.remove(work.sequence)
-
-
-def test_random_traffic_is_computed_to_the_end_within_the_limits() -> None:
-    for seed in range(20):
-        dice = random.Random(seed)
-        limits = Limits(max_sequences=4, max_cache_tokens=256, max_prefill_rows=3, max_prefill_tokens=40, max_chunk=16)
-        scheduler, runner = Scheduler(limits), FakeRunner(limits)
-        made: list[Sequence] = []
-        for number in range(30):
-            made.append(make_sequence(number, [100 * number] * dice.randrange(1, 60), dice.randrange(1, 20), end=-1))
-            scheduler.add(made[-1])
-            play(scheduler, runner, steps=dice.randrange(4))
-            if dice.random() < 0.1:
-                gone = dice.choice(made)
-                gone.finish("abort")
-                scheduler.remove(gone)
-        play(scheduler, runner)
-        assert scheduler.is_idle
-        assert all(sequence.is_finished for sequence in made)
-        for sequence in made:
-            after = sequence.tokens[0] + 1
-            assert sequence.tokens[sequence.num_prompt_tokens :] == list(range(after, after + sequence.num_completion_tokens))
-        assert all(len(step) <= limits.max_sequences for step in runner.steps)
-        for step in runner.steps:
-            if len(step) > 1 and step[0].count > 1:
-                assert len(step) * max(work.count for work in step) <= limits.max_prefill_tokens
 
 
 def test_a_long_prompt_is_computed_in_chunks_and_does_not_stop_the_others() -> None:
@@ -120,7 +77,7 @@ def test_an_end_token_ends_a_sequence_and_is_no_text() -> None:
 
 
 def test_deciding_needs_no_torch() -> None:
-    names = "scheduler", "sequence", "text", "tools", "requests"
+    names = "scheduler", "prefixes", "blocks", "waiting", "sequence", "text"
     program = f"import sys; import {', '.join(f'tunesmith.engine.{name}' for name in names)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
