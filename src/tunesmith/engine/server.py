@@ -5,16 +5,19 @@ What is asked is answered in `answers`. Every error is in OpenAI's shape.
 
 import asyncio
 import hmac
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from tunesmith.engine.answers import Answers, Loaded, Served, read_json_body
+from tunesmith.engine.metrics import Meter
 from tunesmith.engine.responses import error_body
 from tunesmith.errors import InvalidRequest, NotFound, TunesmithError, Unauthorized
-from tunesmith.models.artifact import read_adapter
+from tunesmith.models.artifact import AdapterInfo, read_adapter
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -26,11 +29,25 @@ class Server:
     def __init__(self, served: Served):
         self._served = served
         self._adapters: dict[str, Loaded] = {}
+        self._loading = asyncio.Lock()
+        self._is_draining = False
         self._answers = Answers(served, self._adapter)
+        self._meter = Meter(served.base.id, served.core.stats, lambda: len(self._adapters))
+        served.core.on_finish = self._meter.observe
+
+    async def drain(self) -> None:
+        """Refuses what is new, and returns when the last sequence has ended."""
+        self._is_draining = True
+        await asyncio.wrap_future(self._served.core.drain())
+
+    def stop(self) -> None:
+        self._served.core.stop()
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._boundary], client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/health", self.health)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_post("/threads", self.set_threads)
         app.router.add_get("/v1/models", self.list_models)
         app.router.add_post("/v1/chat/completions", self._answers.chat)
         app.router.add_post("/v1/completions", self._answers.complete)
@@ -60,16 +77,31 @@ class Server:
     # -- models and adapters --------------------------------------------------------------------------------------------
 
     async def health(self, request: web.Request) -> web.Response:
-        load = self._served.core.stats()
-        return web.json_response({
-            "status": "ok",
-            "base": self._served.base.id,
-            "quantization": self._served.quantization,
+        """200 when it takes work; 503 while it drains."""
+        served, stats = self._served, self._served.core.stats()
+        body = {
+            "status": "draining" if self._is_draining else "ok",
+            "base": served.base.id,
+            "quantization": served.quantization,
+            "mode": served.mode,
             "adapters": sorted(self._adapters),
-            "running": load.running,
-            "waiting": load.waiting,
-            "generated_tokens": load.generated_tokens,
-        })
+            "running": stats.running,
+            "waiting": stats.waiting,
+            "generated_tokens": stats.generated_tokens,
+        }
+        return web.json_response(body, status=503 if self._is_draining else 200)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._meter.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def set_threads(self, request: web.Request) -> web.Response:
+        """{"threads": n}: from the next step on. For a training run that begins or ends beside the engine."""
+        threads = (await read_json_body(request)).get("threads")
+        most = len(os.sched_getaffinity(0))
+        if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= most:
+            raise InvalidRequest(f"threads is not a number from 1 to {most}.", param="threads", code="invalid_value")
+        self._served.core.set_threads(threads)
+        return web.json_response({"threads": threads})
 
     async def list_models(self, request: web.Request) -> web.Response:
         names = [self._served.base.id, *sorted(self._adapters)]
@@ -84,13 +116,18 @@ class Server:
         if info.content_hash != body.get("content_hash", info.content_hash):
             message = f"The adapter in {path} is not the one that was published."
             raise InvalidRequest(message, hint="Its content hash differs.", param="content_hash")
-        loaded = self._adapters.get(name)
-        if name == self._served.base.id or (loaded is not None and loaded.content_hash != info.content_hash):
-            raise InvalidRequest(f"The name {name!r} is taken.", hint="Drop it first, or use another.", param="name")
-        if loaded is None:
-            serial = await asyncio.wrap_future(self._served.core.add_adapter(info))
-            self._adapters[name] = Loaded(serial, info.content_hash)
+        # Shielded: an adapter whose client has gone is loaded and named all the same, and can be dropped.
+        await asyncio.shield(asyncio.ensure_future(self._load(name, info)))
         return web.json_response({"name": name, "content_hash": info.content_hash})
+
+    async def _load(self, name: str, info: AdapterInfo) -> None:
+        async with self._loading:
+            loaded = self._adapters.get(name)
+            if name == self._served.base.id or (loaded is not None and loaded.content_hash != info.content_hash):
+                raise InvalidRequest(f"The name {name!r} is taken.", hint="Drop it first, or use another.", param="name")
+            if loaded is None:
+                serial = await asyncio.wrap_future(self._served.core.add_adapter(info))
+                self._adapters[name] = Loaded(serial, info.content_hash)
 
     async def drop_adapter(self, request: web.Request) -> web.Response:
         """What runs on the adapter ends in peace; new requests for it are refused at once."""
