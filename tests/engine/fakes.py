@@ -5,7 +5,7 @@ forgotten move, a stale block or another adapter's row shows at once.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunesmith.engine.blocks import BLOCK
 from tunesmith.engine.prefixes import Restore, Save, SoftPrompt
@@ -13,7 +13,9 @@ from tunesmith.engine.scheduler import Copy, Limits, Move, Scheduler, Step, Work
 from tunesmith.engine.sequence import VIRTUAL, Output, Sampled, Sampling, Sequence, TokenLogprob
 from tunesmith.engine.text import TextStream
 from tunesmith.errors import EngineFailed
-from tunesmith.models.artifact import AdapterInfo
+
+if TYPE_CHECKING:
+    from tunesmith.models.artifact import AdapterInfo
 
 END = 9
 
@@ -33,7 +35,7 @@ class FakeAdapters:
         self.virtual: dict[int, int] = {}
         """Serial -> positions of its soft prompt."""
 
-    def add(self, info: AdapterInfo) -> int:
+    def add(self, info: "AdapterInfo") -> int:
         raise AssertionError("no adapters here")
 
     def remove(self, serial: int) -> None:

@@ -209,10 +209,11 @@ class Scheduler:
         prefill: list[Sequence] = []
         decode: list[Work] = []
         for sequence in self.running:
-            if sequence.is_prefill:
-                prefill.append(sequence)
+            start = sequence.num_cached
+            if start and start + 1 == len(sequence.tokens):
+                decode.append(Work(sequence, start, 1))
             else:
-                decode.append(Work(sequence, sequence.num_cached, 1))
+                prefill.append(sequence)
         self._was_prefill = bool(prefill) and not (decode and self._was_prefill)
         return self._prefill(prefill) if self._was_prefill else decode
 
