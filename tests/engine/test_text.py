@@ -31,6 +31,28 @@ def test_broken_bytes_are_the_same_as_when_decoded_at_once() -> None:
         assert "".join(pieces(tokens)) == decode(list(tokens))
 
 
+def test_a_decoder_that_looks_back_is_given_what_came_before() -> None:
+    """One that drops the space before the first word, as SentencePiece's does."""
+    words = [" a", "b", " c", " d", " e", "f", " g", " h", " i"]
+    stream = TextStream(lambda tokens: "".join(words[token] for token in tokens).removeprefix(" "))
+    made = [stream.push(token) for token in [*range(9), *range(9)]]
+    assert made == ["a", *words[1:], *words]
+
+
+def test_few_tokens_are_decoded_again() -> None:
+    asked: list[int] = []
+
+    def counting(tokens: list[int]) -> str:
+        asked.append(len(tokens))
+        return decode(tokens)
+
+    stream = TextStream(counting)
+    for token in b"x" * 1_000:
+        stream.push(token)
+    assert len(asked) < 1_300
+    assert max(asked) <= 6
+
+
 def test_held_tokens_are_decoded_at_the_end() -> None:
     stream = TextStream(decode)
     for token in "é!".encode():
