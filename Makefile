@@ -1,12 +1,13 @@
 # make demo   sets everything up and runs the main job
 # make test   sets everything up and passes the tests
 # make check  style, types, floors, docs
+# make bench-serve  the engine beside its peers (VLLM_PYTHON=... and ARGS="--only ..." if wanted)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test test-all check setup setup-dev clean
+.PHONY: demo serve test test-all bench-serve check setup setup-dev clean
 
 demo: setup
 	$(BIN)/tunesmith demo
@@ -16,6 +17,9 @@ serve: setup
 
 test: setup-dev
 	$(BIN)/python -m pytest
+
+bench-serve: setup-dev
+	$(BIN)/python -m bench.serve $(ARGS)
 
 check: setup-dev
 	$(BIN)/ruff check src tests scripts examples

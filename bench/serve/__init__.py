@@ -1,0 +1,1 @@
+"""`python -m bench.serve`: our engine beside its peers, on the same weights and prompts, in one run. See docs/results.md."""
