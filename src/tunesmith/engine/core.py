@@ -10,13 +10,13 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 from time import monotonic
 from typing import Protocol, TypeVar, get_args
 
+from tunesmith.engine.deadlines import Deadlines
 from tunesmith.engine.scheduler import Copy, Limits, Scheduler, Step, Work
 from tunesmith.engine.sequence import FinishReason, Sampled, Sequence
+from tunesmith.engine.stats import Stats
 from tunesmith.errors import Busy, DeadlineExceeded, EngineFailed, TunesmithError
 from tunesmith.models.artifact import AdapterInfo
 
@@ -49,33 +49,6 @@ class Computes(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Stats:
-    """How busy the engine is, and what it has done since it began."""
-
-    running: int
-    waiting: int
-    """Of both priorities."""
-    waiting_batch: int
-    refused: int
-    """Sequences that were turned away: the queue was full, the engine was draining, or they would never have fitted."""
-    prompt_tokens: int
-    """Of sequences that were begun, found or computed."""
-    cached_prompt_tokens: int
-    generated_tokens: int
-    preemptions: int
-    finished: dict[str, int]
-    """Sequences by the reason why they ended."""
-    steps: int
-    prefix_queried_tokens: int
-    """Tokens in whole blocks that were looked for in the prefix cache."""
-    prefix_hit_tokens: int
-    blocks_used: int
-    blocks_total: int
-    rows: int
-    """Most sequences that may run at once."""
-
-
 class Core:
     """Runs until `stop`. `start` and the orders may be called from any thread; sinks are called from the core's own."""
 
@@ -96,8 +69,7 @@ class Core:
         self._scheduler = Scheduler(runner.limits)
         self._inbox: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._dropped: set[int] = set()
-        self._deadlines: list[tuple[float, int, Sequence]] = []
-        """A heap; those that have finished stay in it for a while."""
+        self._deadlines = Deadlines()
         self._drained: list[Future[None]] = []
         """Who waits until nothing runs any more. From the first on, nobody new is let in."""
         self._is_stopping = False
@@ -232,21 +204,14 @@ class Core:
             self._num_refused += 1
             sequence.finish("error", error)
             return
-        if sequence.deadline is not None:
-            heappush(self._deadlines, (sequence.deadline, sequence.id, sequence))
+        self._deadlines.add(sequence)
 
     def _end_late(self) -> None:
         """Ends the sequences whose deadline has passed, running or waiting."""
-        if not self._deadlines:
-            return
-        now = self._clock()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            self._end(heappop(self._deadlines)[2], "error", DeadlineExceeded(
-                "The answer was not done in the time that was given for it.", hint="Ask for fewer tokens, or give it more time."
-            ))
-        if len(self._deadlines) > 2 * (len(self._scheduler.running) + len(self._scheduler.waiting)) + 64:
-            self._deadlines = [each for each in self._deadlines if not each[2].is_finished]
-            heapify(self._deadlines)
+        if len(self._deadlines):
+            for sequence in self._deadlines.passed(self._clock()):
+                message = "The answer was not done in the time that was given for it."
+                self._end(sequence, "error", DeadlineExceeded(message, hint="Ask for fewer tokens, or give it more time."))
 
     def _free_adapters(self) -> None:
         if not self._dropped:
