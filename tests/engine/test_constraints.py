@@ -10,13 +10,14 @@ import pytest
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.engine.constraints import (
     ANY_OBJECT,
+    SPACED,
     Form,
     Forms,
     choice_grammar,
     json_grammar,
+    json_term,
     lark_grammar,
     regex_grammar,
-    spaced_json,
 )
 from tunesmith.errors import InvalidRequest
 from tunesmith.paths import TINY
@@ -79,7 +80,7 @@ def test_choices_and_patterns_come_out_as_they_are(forms: Forms) -> None:
     assert is_whole
     assert len(text) == 6
     assert play(forms.make_now(lark_grammar('start: "a" "b"'), 1, "structured_outputs")[0], dice) == ("ab", True)
-    spaced = forms.make_now(lark_grammar("start: " + spaced_json({"const": {"a": [1, 2]}})), 1, "tools")[0]
+    spaced = forms.make_now(lark_grammar("start: " + json_term({"const": {"a": [1, 2]}}, SPACED)), 1, "tools")[0]
     assert play(spaced, dice) == ('{"a": [1, 2]}', True)
 
 

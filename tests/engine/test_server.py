@@ -183,7 +183,7 @@ async def test_an_adapter_is_served_by_its_name_beside_the_base(
 
 @pytest.mark.parametrize(("change", "kind", "param", "code"), [
     ({"model": "nobody"}, openai.NotFoundError, "model", "model_not_found"),
-    ({"frequency_penalty": 1}, openai.BadRequestError, "frequency_penalty", "unsupported_parameter"),
+    ({"store": True}, openai.BadRequestError, "store", "unsupported_parameter"),
     ({"extra_body": {"beam_width": 3}}, openai.BadRequestError, "beam_width", "unknown_parameter"),
     ({"max_tokens": 5000}, openai.BadRequestError, "messages", "context_length_exceeded"),
     ({"messages": [{"role": "user", "content": "a b " * 300}]}, openai.BadRequestError, "messages", "context_length_exceeded"),
@@ -206,7 +206,7 @@ async def test_a_wrong_key_and_an_unknown_path_are_refused_in_openais_shape(serv
         assert caught.value.code == "invalid_api_key"
     async with AsyncOpenAI(base_url=str(server.make_url("/v1")), api_key=KEY, max_retries=0) as client:
         with pytest.raises(openai.NotFoundError) as missing:
-            await client.embeddings.create(model=model, input="x")
+            await client.images.generate(model=model, prompt="x")
         assert missing.value.body is not None
 
 
@@ -227,7 +227,7 @@ async def test_a_client_that_leaves_ends_its_work(client: AsyncOpenAI, model: st
     async for _ in stream:
         break
     await stream.close()
-    while served.core.load().running or served.core.load().waiting:
+    while served.core.stats().running or served.core.stats().waiting:
         await asyncio.sleep(0.01)
     answer = await client.chat.completions.create(model=model, messages=HELLO, max_tokens=3, temperature=0)
     assert answer.usage is not None

@@ -1,42 +1,34 @@
-"""Answers to /v1/chat/completions and /v1/completions: a checked request becomes sequences, their outputs an answer or events.
+"""Answers to what is asked of the model: a checked request becomes sequences, their outputs an answer or events.
 
 A client that goes away aborts its sequences. Knows no adapters' files and no keys.
 """
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from collections.abc import Sequence as Many
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import NamedTuple
 
 from aiohttp import web
 
-from tunesmith.data.chat_template import prompt_ids, text_ids
+from tunesmith.engine.constraints import Form, Forms
 from tunesmith.engine.core import Core
-from tunesmith.engine.requests import ChatRequest, CompletionRequest, R, parse
-from tunesmith.engine.responses import (
-    ChatStream,
-    Collected,
-    CompletionStream,
-    Json,
-    Prompt,
-    chat_answer,
-    completion_answer,
-    error_body,
-    head,
-    usage,
-)
-from tunesmith.engine.sequence import Output, Sampling, Sequence
-from tunesmith.engine.text import TextStream
+from tunesmith.engine.events import Events, Indexed, collect, read_json_body
+from tunesmith.engine.identity import FindAdapter, Loaded, cache_root, fingerprint
+from tunesmith.engine.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Order, Request, each_prompt, parse
+from tunesmith.engine.responses import ChatStream, CompletionStream, Tally, chat_answer, completion_answer, embedding_answer, head
+from tunesmith.engine.sequence import VIRTUAL, Output, Sampling, Sequence
+from tunesmith.engine.text import Decode, TextStream
+from tunesmith.engine.texts import Texts, chat_prompt, read_prompt
+from tunesmith.engine.tool_forms import ToolDialect
 from tunesmith.engine.vocabulary import Vocabulary
-from tunesmith.errors import InvalidData, InvalidRequest
+from tunesmith.errors import ContextTooLong, InvalidRequest
 from tunesmith.models.catalog import Base
 
-Indexed = tuple[int, Output]
+__all__ = ["Answers", "FindAdapter", "Loaded", "Served", "read_json_body"]
 
 
 @dataclass(frozen=True)
@@ -50,103 +42,139 @@ class Served:
     end_tokens: frozenset[int]
     key: str
     """Requests must bear it; empty lets everyone in."""
+    mode: str = "module"
+    """How the base is computed: lean, module, or single (one request at a time)."""
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """An adapter that the engine holds."""
+class Wanted(NamedTuple):
+    """One completion to be made."""
 
-    serial: int
-    content_hash: str
-
-
-FindAdapter = Callable[[str], Loaded | None]
-"""The adapter that a request's `model` names; None for the base. Raises NotFound."""
+    prompt: list[int]
+    sampling: Sampling
+    form: Form | None = None
 
 
 class Answers:
-    """The two endpoints. Lives on the event loop."""
+    """The endpoints that compute. Lives on the event loop."""
 
     def __init__(self, served: Served, find_adapter: FindAdapter):
         self._served = served
         self._find_adapter = find_adapter
         self._ids = count(1)
+        self._revision = served.base.revision
+        self._forms = Forms(served.vocabulary.tokenizer, served.end_tokens)
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/v1/chat/completions", self.chat),
+            web.post("/v1/completions", self.complete),
+            web.post("/v1/embeddings", self.embed),
+            *Texts(self._served.vocabulary, self._served.base.max_positions, self._find_adapter).routes(),
+        ]
 
     async def chat(self, http: web.Request) -> web.StreamResponse:
-        request = await self._parse(http, ChatRequest)
+        request = parse(ChatRequest, await read_json_body(http))
         adapter, vocabulary = self._find_adapter(request.model), self._served.vocabulary
-        try:
-            prompt = prompt_ids(vocabulary.tokenizer, request.messages, request.used_tools or None)
-        except InvalidData as error:
-            raise InvalidRequest(error.message, hint=error.hint, param="messages", code="invalid_value") from error
-        wanted = [(prompt, request.sampling(len(prompt), self._served.base.max_positions, n)) for n in range(request.n)]
-        async with self._running(wanted, adapter, is_streamed=request.stream) as outputs:
+        prompt = chat_prompt(vocabulary, request.messages, request.used_tools)
+        samplings = [request.sampling(len(prompt), self._num_positions(adapter), number) for number in range(request.n)]
+        forms = await self._make_forms(request, request.n)
+        wanted = [Wanted(prompt, sampling, form) for sampling, form in zip(samplings, forms, strict=True)]
+        decode = vocabulary.decode_keeping(vocabulary.dialect.kept) if request.used_tools else vocabulary.decode
+        fingerprint = self._fingerprint(adapter)
+        async with self._running(request, wanted, adapter, decode=decode) as outputs:
             if not request.stream:
-                choices = await _collect(outputs, request.n)
-                return web.json_response(chat_answer(request, vocabulary, prompt, choices))
-            first = head("chat.completion.chunk", "chatcmpl", request.model)
+                choices = await collect(outputs, request.n)
+                return web.json_response(chat_answer(request, vocabulary, fingerprint, prompt, choices))
+            first = head("chat.completion.chunk", "chatcmpl", request.model, fingerprint)
             streams = [ChatStream(request, vocabulary, first, index) for index in range(request.n)]
-            events = _Events(first, request.stream_options.include_usage, len(prompt))
+            events = Events(first, request.stream_options.include_usage, Tally([prompt], request.n))
             return await events.send(http, outputs, [s.chunks for s in streams], [s.begin() for s in streams])
 
     async def complete(self, http: web.Request) -> web.StreamResponse:
-        request = await self._parse(http, CompletionRequest)
+        request = parse(CompletionRequest, await read_json_body(http))
         adapter, vocabulary = self._find_adapter(request.model), self._served.vocabulary
-        prompts = [self._prompt(prompt) for prompt in request.prompts]
-        limit = self._served.base.max_positions
-        asked = [(p, p.tokens, request.sampling(len(p.tokens), limit, n)) for p in prompts for n in range(request.n)]
-        wanted = [(tokens, sampling) for _, tokens, sampling in asked]
-        async with self._running(wanted, adapter, is_streamed=request.stream) as outputs:
+        prompts = [read_prompt(vocabulary, prompt, "prompt") for prompt in request.prompts]
+        limit = self._num_positions(adapter)
+        asked = [(p.tokens, request.sampling(len(p.tokens), limit, number)) for p in prompts for number in range(request.n)]
+        forms = await self._make_forms(request, len(asked))
+        wanted = [Wanted(tokens, sampling, form) for (tokens, sampling), form in zip(asked, forms, strict=True)]
+        fingerprint = self._fingerprint(adapter)
+        async with self._running(request, wanted, adapter, decode=vocabulary.decode) as outputs:
             if not request.stream:
-                choices = await _collect(outputs, len(asked))
-                paired = [(prompt, choice) for (prompt, _, _), choice in zip(asked, choices, strict=True)]
-                return web.json_response(completion_answer(request, vocabulary, prompts, paired))
-            first = head("text_completion", "cmpl", request.model)
-            streams = [CompletionStream(request, vocabulary, first, index) for index in range(len(asked))]
-            num_prompt_tokens = sum(len(prompt.tokens) for prompt in prompts)
-            events = _Events(first, request.stream_options.include_usage, num_prompt_tokens)
+                choices = await collect(outputs, len(wanted))
+                return web.json_response(completion_answer(request, vocabulary, fingerprint, prompts, choices))
+            first = head("text_completion", "cmpl", request.model, fingerprint)
+            streams = [CompletionStream(request, vocabulary, first, index) for index in range(len(wanted))]
+            tally = Tally([prompt.tokens for prompt in prompts], request.n)
+            events = Events(first, request.stream_options.include_usage, tally)
             return await events.send(http, outputs, [stream.chunks for stream in streams], [])
 
-    async def _parse(self, http: web.Request, kind: type[R]) -> R:
-        return parse(kind, await read_json_body(http))
+    async def embed(self, http: web.Request) -> web.StreamResponse:
+        request = parse(EmbeddingRequest, await read_json_body(http))
+        adapter = self._find_adapter(request.model)
+        prompts = [read_prompt(self._served.vocabulary, prompt, "input").tokens for prompt in each_prompt(request.input)]
+        longest, limit = max(map(len, prompts), default=0), self._num_positions(adapter)
+        if longest > limit:
+            message = f"This model has {limit} positions; an input has {longest} tokens."
+            raise ContextTooLong(message, hint="Shorten it.", param="input")
+        wanted = [Wanted(prompt, Sampling(max_tokens=0)) for prompt in prompts]
+        async with self._running(request, wanted, adapter, decode=self._served.vocabulary.decode) as outputs:
+            return web.json_response(embedding_answer(request, prompts, await collect(outputs, len(wanted))))
 
-    def _prompt(self, prompt: str | list[int]) -> Prompt:
-        vocabulary = self._served.vocabulary
-        if isinstance(prompt, str):
-            tokens, text = text_ids(vocabulary.tokenizer, prompt), prompt
-        else:
-            tokens = prompt
-            if any(not 0 <= token < len(vocabulary) for token in tokens):
-                message = f"The prompt holds a token beyond the vocabulary of {len(vocabulary)}."
-                raise InvalidRequest(message, param="prompt", code="invalid_value")
-            text = vocabulary.decode(tokens)
-        if not tokens:
-            raise InvalidRequest("The prompt is empty.", hint="Send at least one token.", param="prompt", code="invalid_value")
-        return Prompt(text, tokens)
+    # -- one request's parts --------------------------------------------------------------------------------------------
+
+    def _num_positions(self, adapter: Loaded | None) -> int:
+        """Those that prompt and completion can have: a soft prompt takes some."""
+        return self._served.base.max_positions - (adapter.num_virtual if adapter is not None else 0)
+
+    def _fingerprint(self, adapter: Loaded | None) -> str:
+        return fingerprint(self._revision, self._served.quantization, adapter.content_hash if adapter is not None else None)
+
+    async def _make_forms(self, request: Request, number: int) -> list[Form] | list[None]:
+        """What each of the choices must look like. Raises InvalidRequest; also for a bias that names no token."""
+        num_tokens = len(self._served.vocabulary)
+        if any(token >= num_tokens for token in request.logit_bias):
+            message = f"logit_bias names a token beyond the vocabulary of {num_tokens}."
+            raise InvalidRequest(message, hint="See /tokenize.", param="logit_bias", code="invalid_value")
+        asked = request.form
+        if isinstance(request, ChatRequest) and request.used_tools:
+            grammar = tool_grammar(self._served.vocabulary.dialect, request)
+            asked = None if grammar is None else (grammar, "tools")
+        return [None] * number if asked is None else await self._forms.make(asked[0], number, asked[1])
 
     @asynccontextmanager
     async def _running(
-        self, wanted: list[tuple[list[int], Sampling]], adapter: Loaded | None, *, is_streamed: bool
+        self, request: Order, wanted: list[Wanted], adapter: Loaded | None, *, decode: Decode
     ) -> AsyncIterator[asyncio.Queue[Indexed]]:
-        """Starts a sequence for each prompt; their outputs come, with the sequence's index. Aborts what still runs at the end."""
+        """Starts the sequences; their outputs come, with the sequence's index. Aborts what still runs at the end."""
         loop, outputs = asyncio.get_running_loop(), asyncio.Queue[Indexed]()
 
         def sink(index: int, output: Output) -> None:
             loop.call_soon_threadsafe(outputs.put_nowait, (index, output))
 
+        num_virtual = adapter.num_virtual if adapter is not None else 0
+        root = cache_root(self._revision, adapter.content_hash if adapter is not None else None, request.cache_salt)
+        deadline = None if request.deadline_seconds is None else time.monotonic() + request.deadline_seconds
+        ignores_end = isinstance(request, Request) and request.ignore_eos
         sequences = [
             Sequence(
                 id=next(self._ids),
-                tokens=list(tokens),
+                tokens=[VIRTUAL] * num_virtual + prompt,
                 sampling=sampling,
                 sink=partial(sink, index),
-                text=TextStream(self._served.vocabulary.decode, sampling.stop),
-                end_tokens=self._served.end_tokens,
+                text=TextStream(decode, sampling.stop),
+                end_tokens=frozenset() if ignores_end else self._served.end_tokens,
                 max_positions=self._served.base.max_positions,
                 adapter=adapter.serial if adapter is not None else None,
-                is_streamed=is_streamed,
+                is_streamed=isinstance(request, Request) and request.stream,
+                cache_root=root,
+                num_virtual=num_virtual,
+                priority=request.priority,
+                deadline=deadline,
+                constraint=form,
+                wants_embedding=isinstance(request, EmbeddingRequest),
             )
-            for index, (tokens, sampling) in enumerate(wanted)
+            for index, (prompt, sampling, form) in enumerate(wanted)
         ]
         for sequence in sequences:
             self._served.core.add(sequence)
@@ -158,67 +186,9 @@ class Answers:
                     self._served.core.abort(sequence)
 
 
-class _Events:
-    """Server-sent events of one answer."""
-
-    def __init__(self, first: Json, include_usage: bool, num_prompt_tokens: int):
-        self._head = first
-        self._include_usage = include_usage
-        self._num_prompt_tokens = num_prompt_tokens
-
-    async def send(
-        self,
-        http: web.Request,
-        outputs: asyncio.Queue[Indexed],
-        streams: Many[Callable[[Output], list[Json]]],
-        opening: list[Json],
-    ) -> web.StreamResponse:
-        """Streams until every choice has finished. An error before the first output is an HTTP error, a later one an event."""
-        index, output = await outputs.get()
-        if output.error is not None:
-            raise output.error
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-        await response.prepare(http)
-        num_left, num_tokens = len(streams), 0
-        chunks = opening
-        while True:
-            if output.error is not None:
-                await response.write(_event(error_body(output.error)))
-                return response
-            num_tokens += len(output.tokens)
-            num_left -= output.finish_reason is not None
-            for chunk in [*chunks, *streams[index](output)]:
-                await response.write(_event(chunk | ({"usage": None} if self._include_usage else {})))
-            if not num_left:
-                break
-            chunks = []
-            index, output = await outputs.get()
-        if self._include_usage:
-            await response.write(_event(self._head | {"choices": [], "usage": usage(self._num_prompt_tokens, num_tokens)}))
-        await response.write(b"data: [DONE]\n\n")
-        return response
-
-
-def _event(chunk: Json) -> bytes:
-    return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-
-
-async def _collect(outputs: asyncio.Queue[Indexed], num_choices: int) -> list[Collected]:
-    """All choices, when all have finished. Raises the first error."""
-    choices = [Collected() for _ in range(num_choices)]
-    num_left = num_choices
-    while num_left:
-        index, output = await outputs.get()
-        if output.error is not None:
-            raise output.error
-        choices[index].add(output)
-        num_left -= output.finish_reason is not None
-    return choices
-
-
-async def read_json_body(request: web.Request) -> Any:
-    """The request's body as a JSON value. Raises InvalidRequest."""
-    try:
-        return await request.json()
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"The body is not JSON: {error}.", hint="Send a JSON object.") from error
+def tool_grammar(dialect: ToolDialect, request: ChatRequest) -> str | None:
+    """What an answer with tools must look like: forced calls, or a call or the format that was asked for; None is free."""
+    if request.forced_tools:
+        return dialect.grammar(request.forced_tools, request.parallel_tool_calls and request.tool_choice == "required")
+    schema = request.response_format.schema_asked
+    return None if schema is None else dialect.grammar(request.used_tools, request.parallel_tool_calls, schema)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from typing import Any
+from typing import Any, cast
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from transformers import PreTrainedTokenizerBase
@@ -23,17 +23,18 @@ MAX_CHARS = 256 * 1024
 MAX_REASON = 300
 """Characters of llguidance's reason that a client is told."""
 
-COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
+COMPACT: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 """JSON without blanks: a model that was not trained on JSON would write blanks without end."""
-SPACED = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+SPACED: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON as chat templates write tool calls, so that a forced call reads as a trained one."""
 
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
 def json_grammar(schema: Any) -> str:
-    """Of JSON that a schema allows. Raises ValueError for what is no schema."""
-    return str(LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=COMPACT))
+    """Of JSON that a schema, or its text, allows. Raises ValueError for what is no schema."""
+    text = schema if isinstance(schema, str) else json.dumps(schema)
+    return str(LLMatcher.grammar_from_json_schema(text, defaults=cast(Any, COMPACT)))
 
 
 def regex_grammar(pattern: str) -> str:
@@ -55,9 +56,9 @@ def literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def spaced_json(schema: Any) -> str:
-    """A term of a Lark grammar: JSON that a schema allows, with the blanks that templates write."""
-    return "%json " + json.dumps({**schema, "x-guidance": SPACED} if isinstance(schema, dict) else schema)
+def json_term(schema: dict[str, Any], style: dict[str, Any]) -> str:
+    """A term of a Lark grammar: JSON that a schema allows, COMPACT or SPACED."""
+    return "%json " + json.dumps({**schema, "x-guidance": style})
 
 
 class Form:

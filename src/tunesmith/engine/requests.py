@@ -7,23 +7,21 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tunesmith.engine.sequence import Sampling
-from tunesmith.errors import ContextTooLong, InvalidRequest
+from tunesmith.data.messages import to_tools
+from tunesmith.engine.formats import ResponseFormat, StructuredOutputs
+from tunesmith.engine.sequence import Priority, Sampling
+from tunesmith.errors import ContextTooLong, InvalidData, InvalidRequest
 from tunesmith.types import Message
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
-    "frequency_penalty": (0,),
+    "dimensions": (),
     "function_call": ("none",),
     "functions": ([],),
-    "logit_bias": ({},),
     "modalities": (["text"],),
-    "parallel_tool_calls": (True,),
     "prediction": (),
-    "presence_penalty": (0,),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
@@ -37,7 +35,13 @@ LABELS = frozenset(
 )
 """Fields that name the request or its caller; no answer depends on them."""
 
+DAY = 86_400.0
+MAX_PROMPTS = 2_048
+"""OpenAI's limit for inputs of one request."""
+
 Text = Annotated[str, Field(min_length=1, max_length=500)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Prompts = str | list[int] | list[str] | list[list[int]]
 
 
 class Part(BaseModel):
@@ -50,16 +54,39 @@ class StreamOptions(Part):
     """Asks for padding against eavesdroppers; on loopback there is none, so it changes nothing."""
 
 
-class Request(Part):
-    """Fields of both endpoints."""
+class Order(Part):
+    """What all that is computed can ask for: for whom, how soon."""
 
     model: str
+    priority: Priority = "interactive"
+    """`batch` waits while anything interactive does."""
+    deadline_seconds: Annotated[float, Field(gt=0, le=DAY)] | None = None
+    """What is not done by then ends with an error."""
+    cache_salt: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """vLLM's field. Only requests with the same salt share what was computed of their prompts."""
+
+
+class Request(Order):
+    """Fields of both endpoints that make text."""
+
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    logit_bias: Annotated[
+        dict[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)
+    ] = {}
     n: Annotated[int, Field(ge=1, le=128)] = 1
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=4)] = []
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    ignore_eos: bool = False
+    response_format: ResponseFormat = ResponseFormat()
+    structured_outputs: StructuredOutputs | None = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     return_token_ids: bool = False
@@ -69,19 +96,45 @@ class Request(Part):
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
+    @property
+    def form(self) -> tuple[str, str] | None:
+        """The grammar that the answer must follow, and the field that asks for it. Raises InvalidRequest."""
+        if self.structured_outputs is not None:
+            return self.structured_outputs.grammar(), "structured_outputs"
+        grammar = self.response_format.grammar()
+        return None if grammar is None else (grammar, "response_format")
+
+
+class NamedFunction(Part):
+    name: str
+
+
+class NamedTool(Part):
+    type: Literal["function"]
+    function: NamedFunction
+
 
 class ChatRequest(Request):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     tools: list[dict[str, Any]] = []
-    tool_choice: Literal["none", "auto"] = "auto"
+    tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"
+    parallel_tool_calls: bool = True
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
 
     @property
     def used_tools(self) -> list[dict[str, Any]]:
-        return self.tools if self.tool_choice == "auto" else []
+        """What the prompt tells of."""
+        return [] if self.tool_choice == "none" else to_tools(self.tools)
+
+    @property
+    def forced_tools(self) -> list[dict[str, Any]]:
+        """Those of which the answer must be a call; empty when it need not be one."""
+        if isinstance(self.tool_choice, NamedTool):
+            return [tool for tool in self.used_tools if tool["function"]["name"] == self.tool_choice.function.name]
+        return self.used_tools if self.tool_choice == "required" else []
 
     def sampling(self, num_prompt_tokens: int, max_positions: int, number: int) -> Sampling:
         """Of choice `number`. Raises ContextTooLong."""
@@ -91,23 +144,49 @@ class ChatRequest(Request):
 
 
 class CompletionRequest(Request):
-    prompt: str | list[int] | list[str] | list[list[int]]
+    prompt: Prompts
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """One entry for each prompt, as text or token ids."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [[int(str(token)) for token in self.prompt]]
-        return [item for item in self.prompt if not isinstance(item, int)]
+        return each_prompt(self.prompt)
 
     def sampling(self, num_prompt_tokens: int, max_positions: int, number: int) -> Sampling:
         """Of choice `number` of one prompt. Raises ContextTooLong."""
         return _sampling(self, self.max_tokens, num_prompt_tokens, max_positions, number, self.logprobs, field="prompt")
+
+
+class EmbeddingRequest(Order):
+    input: Prompts
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+class TokenizeRequest(Part):
+    """vLLM's shape: a text or a conversation."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[Message] | None = None
+    tools: list[dict[str, Any]] = []
+    add_special_tokens: bool = True
+    """The start token before a text, if the tokenizer has one; a conversation is as its template writes it."""
+    return_token_strs: bool = False
+
+
+class DetokenizeRequest(Part):
+    model: str | None = None
+    tokens: list[int]
+
+
+def each_prompt(prompt: Prompts) -> list[str | list[int]]:
+    """One entry for each prompt, as text or token ids."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if prompt and isinstance(prompt[0], int):
+        return [[int(str(token)) for token in prompt]]
+    return [item for item in prompt if not isinstance(item, int)]
 
 
 def _sampling(
@@ -125,6 +204,13 @@ def _sampling(
         max_tokens=room if asked is None else asked,
         temperature=request.temperature,
         top_p=request.top_p,
+        top_k=max(0, request.top_k),
+        min_p=request.min_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        logit_bias=tuple(request.logit_bias.items()),
+        min_tokens=request.min_tokens,
         seed=None if request.seed is None else request.seed + number,
         stop=request.stops,
         num_logprobs=num_logprobs,
@@ -132,7 +218,7 @@ def _sampling(
     )
 
 
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=Part)
 
 
 def parse(kind: type[R], body: Any) -> R:
@@ -147,12 +233,38 @@ def parse(kind: type[R], body: Any) -> R:
         request = kind.model_validate(given)
     except ValidationError as error:
         raise _invalid(error) from error
-    if isinstance(request, ChatRequest) and request.top_logprobs and not request.logprobs:
-        raise InvalidRequest("top_logprobs needs logprobs.", hint="Set logprobs to true.", param="top_logprobs")
-    if isinstance(request, CompletionRequest) and request.echo and request.stream:
-        hint = "Leave one of them out."
-        raise InvalidRequest("echo is not supported with stream.", hint=hint, param="echo", code="unsupported_parameter")
+    _check(request)
     return request
+
+
+def _check(request: Part) -> None:
+    """What fields mean for one another."""
+    if isinstance(request, Request) and request.structured_outputs is not None and request.response_format.type != "text":
+        raise _clash("structured_outputs", "response_format")
+    if isinstance(request, ChatRequest):
+        _check_chat(request)
+    if isinstance(request, CompletionRequest) and request.echo and request.stream:
+        raise _clash("echo", "stream")
+    if isinstance(request, TokenizeRequest) and (request.prompt is None) == (request.messages is None):
+        raise InvalidRequest("Give either prompt or messages.", param="prompt", code="missing_required_parameter")
+
+
+def _check_chat(request: ChatRequest) -> None:
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs.", hint="Set logprobs to true.", param="top_logprobs")
+    try:
+        used = request.used_tools
+    except InvalidData as error:
+        raise InvalidRequest(error.message, hint=error.hint, param="tools", code="invalid_value") from error
+    if request.tool_choice not in ("none", "auto") and not request.forced_tools:
+        raise InvalidRequest("tool_choice asks for a tool that tools does not hold.", param="tool_choice", code="invalid_value")
+    if used and request.structured_outputs is not None:
+        raise _clash("structured_outputs", "tools")
+
+
+def _clash(param: str, other: str) -> InvalidRequest:
+    message = f"{param} is not supported with {other}."
+    return InvalidRequest(message, hint="Leave one of them out.", param=param, code="unsupported_parameter")
 
 
 def _invalid(error: ValidationError) -> InvalidRequest:
@@ -162,6 +274,7 @@ def _invalid(error: ValidationError) -> InvalidRequest:
         message = f"{whole} is not a field of this request."
         return InvalidRequest(message, hint="Leave it out.", param=whole, code="unknown_parameter")
     field = str(first["loc"][0]) if first["loc"] else None
-    if first["type"] == "missing":
+    if first["type"] == "missing" and len(first["loc"]) == 1:
         return InvalidRequest(f"{field} is missing.", hint="See docs/engine.md.", param=field, code="missing_required_parameter")
-    return InvalidRequest(f"{field}: {first['msg']}.", hint="See docs/engine.md.", param=field, code="invalid_value")
+    said = first["msg"].removeprefix("Value error, ")
+    return InvalidRequest(f"{whole}: {said}.", hint="See docs/engine.md.", param=field, code="invalid_value")

@@ -1,14 +1,17 @@
 """Answers in OpenAI's shapes, from what the sequences gave. Pure functions and small collectors; no HTTP, no torch."""
 
+import base64
+import math
+import struct
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith.engine.requests import ChatRequest, CompletionRequest
+from tunesmith.engine.requests import ChatRequest, CompletionRequest, EmbeddingRequest, NamedTool
 from tunesmith.engine.sequence import Output, TokenLogprob
-from tunesmith.engine.tools import ToolCall, ToolText
+from tunesmith.engine.tools import ToolCall
 from tunesmith.engine.vocabulary import Vocabulary
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import EngineFailed, TunesmithError
 from tunesmith.types import new_id
 
 Json = dict[str, Any]
@@ -20,12 +23,12 @@ def error_body(error: TunesmithError) -> Json:
     return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
 
 
-def usage(num_prompt_tokens: int, num_completion_tokens: int) -> Json:
+def usage(num_prompt_tokens: int, num_completion_tokens: int, num_cached: int) -> Json:
     return {
         "prompt_tokens": num_prompt_tokens,
         "completion_tokens": num_completion_tokens,
         "total_tokens": num_prompt_tokens + num_completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": num_cached, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
     }
 
@@ -38,6 +41,8 @@ class Collected:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str = "stop"
+    num_cached_prompt: int = 0
+    embedding: list[float] | None = None
 
     def add(self, output: Output) -> None:
         self.text += output.text
@@ -45,21 +50,52 @@ class Collected:
         self.logprobs += output.logprobs
         if output.finish_reason is not None:
             self.finish_reason = output.finish_reason
+            self.num_cached_prompt = output.num_cached_prompt
+            self.embedding = output.embedding
+
+
+class Tally:
+    """Counts the tokens of an answer. A prompt counts once for all its choices; of it, what none of them had to compute."""
+
+    def __init__(self, prompts: list[list[int]], num_choices: int):
+        """Choice i continues prompt i // num_choices."""
+        self._num_prompt_tokens = sum(len(prompt) for prompt in prompts)
+        self._num_choices = num_choices
+        self._num_completion_tokens = 0
+        self._cached: dict[int, int] = {}
+
+    def add(self, index: int, num_tokens: int, num_cached_prompt: int | None) -> None:
+        """`num_cached_prompt` is known when a choice has finished."""
+        self._num_completion_tokens += num_tokens
+        if num_cached_prompt is not None:
+            prompt = index // self._num_choices
+            self._cached[prompt] = min(num_cached_prompt, self._cached.get(prompt, num_cached_prompt))
+
+    def body(self) -> Json:
+        return usage(self._num_prompt_tokens, self._num_completion_tokens, sum(self._cached.values()))
+
+
+def tallied(prompts: list[list[int]], num_choices: int, choices: list[Collected]) -> Json:
+    tally = Tally(prompts, num_choices)
+    for index, choice in enumerate(choices):
+        tally.add(index, len(choice.tokens), choice.num_cached_prompt)
+    return tally.body()
 
 
 # -- chat ---------------------------------------------------------------------------------------------------------------
 
 
-def head(kind: str, prefix: str, model: str) -> Json:
+def head(kind: str, prefix: str, model: str, fingerprint: str) -> Json:
     """What all chunks of one answer share."""
-    return {"id": new_id(prefix), "object": kind, "created": int(time.time()), "model": model, "system_fingerprint": None}
+    return {"id": new_id(prefix), "object": kind, "created": int(time.time()), "model": model, "system_fingerprint": fingerprint}
 
 
-def chat_answer(request: ChatRequest, vocabulary: Vocabulary, prompt: list[int], choices: list[Collected]) -> Json:
-    num_completion = sum(len(choice.tokens) for choice in choices)
-    answer = head("chat.completion", "chatcmpl", request.model) | {
+def chat_answer(
+    request: ChatRequest, vocabulary: Vocabulary, fingerprint: str, prompt: list[int], choices: list[Collected]
+) -> Json:
+    answer = head("chat.completion", "chatcmpl", request.model, fingerprint) | {
         "choices": [chat_choice(request, vocabulary, index, choice) for index, choice in enumerate(choices)],
-        "usage": usage(len(prompt), num_completion),
+        "usage": tallied([prompt], request.n, choices),
     }
     return answer | ({"prompt_token_ids": prompt} if request.return_token_ids else {})
 
@@ -67,9 +103,9 @@ def chat_answer(request: ChatRequest, vocabulary: Vocabulary, prompt: list[int],
 def chat_choice(request: ChatRequest, vocabulary: Vocabulary, index: int, choice: Collected) -> Json:
     text, calls = choice.text, list[ToolCall]()
     if request.used_tools:
-        parser = ToolText()
+        parser = vocabulary.dialect.parser()
         fed, rest = parser.feed(choice.text), parser.finish()
-        text, calls = fed.text + rest.text, fed.calls + rest.calls
+        text, calls = fed.text + rest.text, (fed.calls + rest.calls)[: max_calls(request)]
     message: Json = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
     if calls:
         message["tool_calls"] = [call_body(call) for call in calls]
@@ -77,8 +113,18 @@ def chat_choice(request: ChatRequest, vocabulary: Vocabulary, index: int, choice
         "index": index,
         "message": message,
         "logprobs": chat_logprobs(vocabulary, choice.logprobs) if request.logprobs else None,
-        "finish_reason": "tool_calls" if calls and choice.finish_reason == "stop" else choice.finish_reason,
+        "finish_reason": chat_reason(request, bool(calls), choice.finish_reason),
     } | ({"token_ids": choice.tokens} if request.return_token_ids else {})
+
+
+def max_calls(request: ChatRequest) -> int | None:
+    """How many calls the client takes; None is no limit."""
+    return None if request.parallel_tool_calls else 1
+
+
+def chat_reason(request: ChatRequest, has_called: bool, reason: str) -> str:
+    """As OpenAI has it: an answer that calls ends with `tool_calls`, unless one named tool was forced: then with `stop`."""
+    return "tool_calls" if has_called and reason == "stop" and not isinstance(request.tool_choice, NamedTool) else reason
 
 
 def call_body(call: ToolCall) -> Json:
@@ -106,7 +152,7 @@ class ChatStream:
         self._vocabulary = vocabulary
         self._head = first
         self._index = index
-        self._tools = ToolText() if request.used_tools else None
+        self._tools = vocabulary.dialect.parser() if request.used_tools else None
         self._num_calls = 0
 
     def begin(self) -> Json:
@@ -124,11 +170,12 @@ class ChatStream:
         made = []
         if text or output.logprobs or (self._request.return_token_ids and output.tokens):
             made.append(self._chunk({"content": text} if text else {}, output))
-        for call in calls:
+        most = max_calls(self._request)
+        for call in calls if most is None else calls[: most - self._num_calls]:
             made.append(self._chunk({"tool_calls": [{"index": self._num_calls, **call_body(call)}]}))
             self._num_calls += 1
         if output.finish_reason is not None:
-            reason = "tool_calls" if self._num_calls and output.finish_reason == "stop" else output.finish_reason
+            reason = chat_reason(self._request, self._num_calls > 0, output.finish_reason)
             made.append(self._chunk({}, reason=reason))
         return made
 
@@ -152,12 +199,15 @@ class Prompt:
 
 
 def completion_answer(
-    request: CompletionRequest, vocabulary: Vocabulary, prompts: list[Prompt], choices: list[tuple[Prompt, Collected]]
+    request: CompletionRequest, vocabulary: Vocabulary, fingerprint: str, prompts: list[Prompt], choices: list[Collected]
 ) -> Json:
-    num_completion = sum(len(choice.tokens) for _, choice in choices)
-    return head("text_completion", "cmpl", request.model) | {
-        "choices": [completion_choice(request, vocabulary, n, prompt, choice) for n, (prompt, choice) in enumerate(choices)],
-        "usage": usage(sum(len(prompt.tokens) for prompt in prompts), num_completion),
+    """`request.n` choices for each prompt."""
+    return head("text_completion", "cmpl", request.model, fingerprint) | {
+        "choices": [
+            completion_choice(request, vocabulary, index, prompts[index // request.n], choice)
+            for index, choice in enumerate(choices)
+        ],
+        "usage": tallied([prompt.tokens for prompt in prompts], request.n, choices),
     }
 
 
@@ -206,3 +256,35 @@ class CompletionStream:
         if self._request.return_token_ids:
             choice["token_ids"] = output.tokens
         return [self._head | {"choices": [choice]}]
+
+
+# -- embeddings -----------------------------------------------------------------------------------------------------------
+
+
+def embedding_answer(request: EmbeddingRequest, prompts: list[list[int]], choices: list[Collected]) -> Json:
+    """Raises EngineFailed for a vector that has no direction."""
+    num_tokens = sum(len(prompt) for prompt in prompts)
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": encoded(request, unit(choice.embedding or []))}
+            for index, choice in enumerate(choices)
+        ],
+        "model": request.model,
+        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+    }
+
+
+def unit(vector: list[float]) -> list[float]:
+    """Of length 1, as OpenAI's are: a dot product is then the cosine."""
+    length = math.hypot(*vector)
+    if not 0 < length < math.inf:
+        raise EngineFailed("The model computed no valid embedding for this input.")
+    return [value / length for value in vector]
+
+
+def encoded(request: EmbeddingRequest, vector: list[float]) -> list[float] | str:
+    """As numbers, or base64 of little-endian float32, which the openai package asks for by itself."""
+    if request.encoding_format == "float":
+        return vector
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

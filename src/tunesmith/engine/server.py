@@ -49,8 +49,7 @@ class Server:
         app.router.add_get("/metrics", self.metrics)
         app.router.add_post("/threads", self.set_threads)
         app.router.add_get("/v1/models", self.list_models)
-        app.router.add_post("/v1/chat/completions", self._answers.chat)
-        app.router.add_post("/v1/completions", self._answers.complete)
+        app.router.add_routes(self._answers.routes())
         app.router.add_post("/adapters", self.add_adapter)
         app.router.add_delete("/adapters/{name:.+}", self.drop_adapter)
         return app
@@ -127,7 +126,7 @@ class Server:
                 raise InvalidRequest(f"The name {name!r} is taken.", hint="Drop it first, or use another.", param="name")
             if loaded is None:
                 serial = await asyncio.wrap_future(self._served.core.add_adapter(info))
-                self._adapters[name] = Loaded(serial, info.content_hash)
+                self._adapters[name] = Loaded(serial, info.content_hash, info.num_virtual)
 
     async def drop_adapter(self, request: web.Request) -> web.Response:
         """What runs on the adapter ends in peace; new requests for it are refused at once."""

@@ -1,14 +1,17 @@
-"""Finds tool calls in a model's text, in Hermes' form: <tool_call>{"name": ..., "arguments": {...}}</tool_call>. No torch.
+"""Finds tool calls in a model's text as it comes, by transformers' ResponseParser and a response template. No torch, no HTTP.
 
-Works on text as it comes. What looks like a call but is not one stays text: the client sees what the model said.
+What looks like a call but is not one stays text: the client sees what the model said.
 """
 
 import json
-from typing import NamedTuple
+import re
+from typing import Any, NamedTuple
 
-from tunesmith.engine.text import overlap
+from transformers.utils.chat_parsing import ResponseParser
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
+Json = dict[str, Any]
+BROKEN = (ValueError, KeyError, TypeError, RecursionError)
+"""What a response template raises for a region that is not what it should be."""
 
 
 class ToolCall(NamedTuple):
@@ -25,59 +28,110 @@ class Parsed(NamedTuple):
 class ToolText:
     """`feed` text, then `finish`: what they return, joined, is the content and the calls."""
 
-    def __init__(self) -> None:
-        self._held = ""
-        self._is_inside = False
-        self._has_called = False
+    def __init__(self, response_template: Json):
+        self._template = response_template
+        self._parser = ResponseParser(response_template, prefix="")
+        self._raw = ""
+        """What was fed and not yet given out."""
+        self._blank: str | None = None
+        """White space after a call, which is content only if something follows; None before any call."""
 
     def feed(self, text: str) -> Parsed:
-        self._held += text
-        said, calls = "", []
-        while True:
-            if self._is_inside:
-                body, found, rest = self._held.partition(CLOSE)
-                if not found:
-                    break
-                self._held, self._is_inside = rest, False
-                call = parse_call(body)
-                if call is None:
-                    said += OPEN + body + CLOSE
-                else:
-                    calls.append(call)
-                    self._has_called = True
-            else:
-                before, found, rest = self._held.partition(OPEN)
-                if not found:
-                    break
-                said += before.rstrip()
-                self._held, self._is_inside = rest, True
-        return Parsed(said + self._certain(), calls)
-
-    def _certain(self) -> str:
-        """Of the held text, what is before anything that may be a call, or the white space before one."""
-        if self._is_inside:
-            return ""
-        keep = overlap(self._held, OPEN)
-        sure = self._held[: len(self._held) - keep].rstrip()
-        self._held = self._held[len(sure) :]
-        return sure
+        # By letters, so that `_raw` is at each event what the event is about.
+        return _joined([self._letter(letter) for letter in text])
 
     def finish(self) -> Parsed:
         """What was held back; a call that was not closed counts if it is whole."""
-        held, self._held = self._held, ""
-        if not self._is_inside:
-            return Parsed("" if self._has_called and not held.strip() else held, [])
-        call = parse_call(held)
-        return Parsed(OPEN + held, []) if call is None else Parsed("", [call])
+        try:
+            _, events = self._parser.finalize()
+            return self._take(events)
+        except BROKEN:
+            return Parsed(self._given(), [])
+
+    def _letter(self, letter: str) -> Parsed:
+        self._raw += letter
+        try:
+            return self._take(self._parser.feed(letter))
+        except BROKEN:
+            self._parser = ResponseParser(self._template, prefix="")
+            return Parsed(self._given(), [])
+
+    def _take(self, events: list[Json]) -> Parsed:
+        said, calls = "", list[ToolCall]()
+        for event in events:
+            if event["field"] == "content":
+                if event["type"] == "region_chunk":
+                    self._raw = self._raw[len(event["text"]) :]
+                    said += self._after_call(event["text"])
+            elif event["type"] == "region_close":
+                found = calls_of(event["value"]) if event["field"] == "tool_calls" else None
+                if found:
+                    calls += found
+                    self._raw, self._blank = "", ""
+                else:
+                    said += self._given()
+        return Parsed(said, calls)
+
+    def _given(self) -> str:
+        """All that is held back, as text."""
+        raw, self._raw = self._raw, ""
+        return self._after_call(raw)
+
+    def _after_call(self, text: str) -> str:
+        if self._blank is None:
+            return text
+        text = self._blank + text
+        self._blank = None if text.strip() else text
+        return text if self._blank is None else ""
 
 
-def parse_call(body: str) -> ToolCall | None:
-    """The call in the text between the tags; None if it is none."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+def _joined(parts: list[Parsed]) -> Parsed:
+    return Parsed("".join(part.text for part in parts), [call for part in parts for call in part.calls])
+
+
+def calls_of(value: Any) -> list[ToolCall]:
+    """The calls in a region's value: text as the model wrote it, or what a tokenizer's own template made. Empty if it holds
+    anything that is not a call."""
+    if isinstance(value, str):
+        try:
+            values = json_values(value) if value[:1] in ("{", "[") and not value.startswith("[TOOL") else marked_values(value)
+        except (ValueError, RecursionError):
+            return []
+    else:
+        values = value if isinstance(value, list) else [value]
+    calls = [call_of(item) for item in values]
+    return [call for call in calls if call is not None] if None not in calls else []
+
+
+def json_values(text: str) -> list[Any]:
+    """JSON values one after the other, with blanks, commas or semicolons between; lists are taken apart. Raises ValueError."""
+    decoder, at, values = json.JSONDecoder(), 0, list[Any]()
+    while at < len(text):
+        value, at = decoder.raw_decode(text, at)
+        values += value if isinstance(value, list) else [value]
+        while at < len(text) and text[at] in " \n\t\r;,":
+            at += 1
+    return values
+
+
+MARKED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*\w+\s*)?\[ARGS\]\s*")
+
+
+def marked_values(text: str) -> list[Any]:
+    """Mistral's calls since version 11: name[ARGS]{...}, with [TOOL_CALLS] between. Raises ValueError."""
+    values = []
+    for piece in text.split("[TOOL_CALLS]"):
+        found = MARKED.match(piece)
+        if not found:
+            raise ValueError("no call")
+        values.append({"name": found.group(1), "arguments": json.loads(piece[found.end() :])})
+    return values
+
+
+def call_of(value: Any) -> ToolCall | None:
+    """The call in {"name", "arguments" or "parameters"}, also inside OpenAI's {"function": ...}; None if it is none."""
+    function = value.get("function", value) if isinstance(value, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
-    arguments = value.get("arguments", {})
-    return ToolCall(value["name"], json.dumps(arguments, ensure_ascii=False)) if isinstance(arguments, dict) else None
+    arguments = function.get("arguments", function.get("parameters", {}))
+    return ToolCall(function["name"], json.dumps(arguments, ensure_ascii=False)) if isinstance(arguments, dict) else None

@@ -5,6 +5,9 @@ import functools
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from tunesmith.engine.text import Decode
+from tunesmith.engine.tool_forms import ToolDialect
+
 
 class Vocabulary:
     """A tokenizer, seen from the side of its tokens."""
@@ -18,9 +21,26 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.tokenizer)
 
+    @functools.cached_property
+    def dialect(self) -> ToolDialect:
+        """How the base writes tool calls."""
+        return ToolDialect(self.tokenizer)
+
     def decode(self, tokens: list[int]) -> str:
         """Text without special tokens."""
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def decode_keeping(self, kept: frozenset[int]) -> Decode:
+        """A `decode` that leaves some special tokens in the text: where those tell tool calls."""
+        if not kept:
+            return self.decode
+        dropped = self._special - kept
+
+        def decode(tokens: list[int]) -> str:
+            said = [token for token in tokens if token not in dropped]
+            return str(self.tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+        return decode
 
     @functools.lru_cache(maxsize=65536)  # noqa: B019  (one vocabulary lives as long as the process)
     def bytes_of(self, token: int) -> bytes:
