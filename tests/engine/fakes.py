@@ -5,7 +5,7 @@ forgotten move, a stale block or another adapter's row shows at once.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tunesmith.engine.blocks import BLOCK
 from tunesmith.engine.prefixes import Restore, Save, SoftPrompt
@@ -141,7 +141,11 @@ def make_sequence(
     )
 
 
-def play(scheduler: Scheduler, runner: FakeRunner, steps: int = 10_000) -> None:
+class Runs(Protocol):
+    def run(self, step: Step, running: list[Sequence]) -> list[Sampled | None]: ...
+
+
+def play(scheduler: Scheduler, runner: Runs, steps: int = 10_000) -> None:
     """What the core does, without its thread: so many steps, or until there is nothing to do."""
     for _ in range(steps):
         copies, works = scheduler.schedule()

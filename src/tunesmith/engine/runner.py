@@ -12,7 +12,7 @@ from tunesmith.engine.blocks import BLOCK
 from tunesmith.engine.cache import RowCache, power_of_two
 from tunesmith.engine.parity import Computes
 from tunesmith.engine.sampler import log_probabilities, sample
-from tunesmith.engine.scheduler import Limits, Move, Step, Work
+from tunesmith.engine.scheduler import Limits, Move, Save, Step, Work
 from tunesmith.engine.sequence import Sampled, Sequence, TokenLogprob
 from tunesmith.engine.soft import soften
 from tunesmith.errors import InvalidRequest, TunesmithError
@@ -110,8 +110,10 @@ class Runner:
         return self._sample(step, logits_RV, ends)
 
     def _make_room(self, step: Step, running: list[Sequence]) -> None:
+        """Also for the rows that sequences have left and that are still to be saved: they may be longer than all that run."""
         slots = [s for copy in step.copies for s in ((copy.source, copy.target) if isinstance(copy, Move) else (copy.slot,))]
-        longest = max((len(sequence.tokens) for sequence in running), default=1)
+        saved = [copy.start + BLOCK * len(copy.blocks) for copy in step.copies if isinstance(copy, Save)]
+        longest = max([1, *saved, *(len(sequence.tokens) for sequence in running)])
         self.cache.reserve(max([len(running), *(slot + 1 for slot in slots)]), longest)
 
     def _sample(self, step: Step, logits_RV: torch.Tensor, ends: list[tuple[int, int]]) -> list[Sampled | None]:
