@@ -94,6 +94,8 @@ class FakeRunner:
             raise MemoryError("no room")
         read: set[int] = set()
         written: set[int] = set()
+        is_inward = [isinstance(copy, Restore | SoftPrompt) for copy in copies]
+        assert is_inward == sorted(is_inward), "copies into rows come last"
         for copy in copies:
             if isinstance(copy, Move):
                 self.rows[copy.target] = list(self.rows.get(copy.source, []))

@@ -43,8 +43,7 @@ class Computes(Protocol):
     def run(self, step: Step, running: list[Sequence]) -> list[Sampled | None]:
         """Makes the copies, computes the works. One answer for each work; None for one that does not reach its sequence's end.
 
-        The core calls it with the copies alone first, so that a broken step never makes them twice. Rows of `running` must have
-        room before a copy writes into them; rows beyond are still read by the copies of sequences that have left.
+        The core calls it with the copies alone first, so that a broken step never makes them twice.
         """
         ...
 

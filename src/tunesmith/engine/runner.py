@@ -12,7 +12,7 @@ from tunesmith.engine.blocks import BLOCK
 from tunesmith.engine.cache import RowCache, power_of_two
 from tunesmith.engine.parity import Computes
 from tunesmith.engine.sampler import log_probabilities, sample
-from tunesmith.engine.scheduler import Limits, Move, Save, Step, Work
+from tunesmith.engine.scheduler import Copy, Limits, Move, Save, Step, Work
 from tunesmith.engine.sequence import Sampled, Sequence, TokenLogprob
 from tunesmith.engine.soft import soften
 from tunesmith.errors import InvalidRequest, TunesmithError
@@ -85,8 +85,7 @@ class Runner:
 
         Log-probabilities of a prompt and embeddings are put on their sequences.
         """
-        self._make_room(step, running)
-        self.cache.copy(step.copies, self.adapters.soft_prompts)
+        self._copy(step.copies, running)
         if not step.works:
             return []
         batch = Batch([_row(work) for work in step.works], self.cache)
@@ -109,12 +108,13 @@ class Runner:
                 ends.append((index, place - 1))
         return self._sample(step, logits_RV, ends)
 
-    def _make_room(self, step: Step, running: list[Sequence]) -> None:
-        """Also for the rows that sequences have left and that are still to be saved: they may be longer than all that run."""
-        slots = [s for copy in step.copies for s in ((copy.source, copy.target) if isinstance(copy, Move) else (copy.slot,))]
-        saved = [copy.start + BLOCK * len(copy.blocks) for copy in step.copies if isinstance(copy, Save)]
-        longest = max([1, *saved, *(len(sequence.tokens) for sequence in running)])
-        self.cache.reserve(max([len(running), *(slot + 1 for slot in slots)]), longest)
+    def _copy(self, copies: list[Copy], running: list[Sequence]) -> None:
+        """Copies out of rows and then copies into rows. Room is made between them: rows that are left may be longer than all that
+        run, or beyond them, and are no longer there afterwards."""
+        outward = [copy for copy in copies if isinstance(copy, Move | Save)]
+        self.cache.copy(outward, self.adapters.soft_prompts)
+        self.cache.reserve(len(running), max([1, *[len(sequence.tokens) for sequence in running]]))
+        self.cache.copy(copies[len(outward) :], self.adapters.soft_prompts)
 
     def _sample(self, step: Step, logits_RV: torch.Tensor, ends: list[tuple[int, int]]) -> list[Sampled | None]:
         """`ends` are pairs of a work's place in the step and its place among the logits."""

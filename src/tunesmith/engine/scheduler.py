@@ -61,7 +61,8 @@ Copy = Move | Save | Restore | SoftPrompt
 class Step(NamedTuple):
     """What to copy in the cache, in this order, and then what to compute.
 
-    A copy may name a slot beyond those that run, of a sequence that has left; it is made before the cache gives up room.
+    Copies out of rows (Save, Move) come before copies into rows (Restore, SoftPrompt). The first may name slots beyond those that
+    run, of sequences that have left; the others name slots that were not there before.
     """
 
     copies: list[Copy]
