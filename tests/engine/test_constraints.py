@@ -70,6 +70,31 @@ def test_json_of_a_schema_is_compact_and_valid_whatever_is_drawn(forms: Forms) -
         assert text.startswith('{"name":"')
 
 
+def some_schema(dice: random.Random, depth: int = 2) -> dict[str, Any]:
+    """A bounded schema of any kind that we hold."""
+    if depth and dice.random() < 0.4:
+        return {"type": "array", "items": some_schema(dice, depth - 1), "minItems": dice.randint(0, 1), "maxItems": 3}
+    if depth and dice.random() < 0.6:
+        parts = {name: some_schema(dice, depth - 1) for name in dice.sample(["name", "größe", "a b", "数学"], dice.randint(1, 3))}
+        needed = [name for name in parts if dice.random() < 0.7]
+        return {"type": "object", "properties": parts, "required": needed, "additionalProperties": False}
+    return dict(dice.choice([
+        {"type": "string", "maxLength": 5}, {"type": "string", "pattern": "^[a-f]{2,4}$"}, {"type": "string", "format": "date"},
+        {"type": "integer", "minimum": -20, "maximum": 300}, {"type": ["boolean", "null"]}, {"enum": ["x", 3, None, [1]]},
+        {"const": {"k": "v"}}, {"anyOf": [{"type": "boolean"}, {"type": "string", "maxLength": 2}]},
+    ]))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_what_a_bounded_schema_lets_through_is_always_valid(forms: Forms, seed: int) -> None:
+    dice = random.Random(seed)
+    schema = some_schema(dice)
+    for form in forms.make_now(json_grammar(schema), 4, "response_format"):
+        text, is_whole = play(form, dice)
+        assert is_whole
+        jsonschema.validate(json.loads(text), schema, format_checker=jsonschema.FormatChecker())
+
+
 def test_choices_and_patterns_come_out_as_they_are(forms: Forms) -> None:
     choices = ['say "hi"\\', "né w\n", "数学", "x"]
     dice = random.Random(2)
