@@ -1,5 +1,6 @@
 # make demo   sets everything up and runs the main job
 # make test   sets everything up and passes the tests
+# make test-vllm  tests the vLLM driver against the real one (minutes)
 # make check  style, types, floors, docs
 # make bench-serve  the engine beside its peers (VLLM_PYTHON=... and ARGS="--only ..." if wanted)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test test-all bench-serve check setup setup-dev clean
+.PHONY: demo serve test test-vllm test-all bench-serve check setup setup-dev clean
 
 demo: setup
 	$(BIN)/tunesmith demo
@@ -20,6 +21,10 @@ test: setup-dev
 
 bench-serve: setup-dev
 	$(BIN)/python -m bench.serve $(ARGS)
+
+# The driver of vLLM against the real thing, in the environment of TUNESMITH_VLLM_PYTHON or of `tunesmith engines install vllm`.
+test-vllm: setup-dev
+	$(BIN)/python -m pytest -m vllm tests/serving
 
 check: setup-dev
 	$(BIN)/ruff check src tests scripts examples

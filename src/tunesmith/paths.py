@@ -58,5 +58,15 @@ class DataDir:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    @property
+    def desk(self) -> Path:
+        """Says where the server is that runs on this directory."""
+        return self.root / "desk.json"
+
+    @property
+    def engines(self) -> Path:
+        """Engines that are not ours, each in an environment of its own (`tunesmith engines install`)."""
+        return self.root / "engines"
+
     def run(self, job_id: str) -> Path:
         return inside(self.runs, job_id)

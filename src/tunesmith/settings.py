@@ -2,12 +2,19 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tunesmith.errors import InvalidRequest
 from tunesmith.paths import DataDir
 
 DEFAULT_BASE = "tunesmith/tiny"
+ENGINE_OF = {
+    "upstream": "openai", "upstream_key_env": "openai", "quantize": "embedded", "tensor_parallel": "vllm", "quantization": "vllm",
+    "nf4_on_full": "vllm",
+}
+"""Settings that only one engine obeys: for another they are refused, not ignored."""
 
 
 class Settings(BaseModel):
@@ -23,11 +30,52 @@ class Settings(BaseModel):
     bases: tuple[str, ...] = (DEFAULT_BASE,)
     """Base models that may be trained on and served; the first is the default."""
     threads: int = 0
-    """CPU threads of the engine; 0 means all cores."""
+    """CPU threads of the engine; 0 means all cores. While a training runs beside it, half of them."""
+    engine: Literal["embedded", "vllm", "openai"] = "embedded"
+    """Who computes: our own engine, vLLM in an environment of its own, or an OpenAI-compatible server elsewhere (`upstream`)."""
+    upstream: str | None = None
+    """Address of the server elsewhere, such as http://10.0.0.5:8000/v1."""
+    upstream_key_env: str | None = None
+    """Name of the environment variable with the key for `upstream`; the key itself is nowhere written down."""
+    lazy: bool = False
+    """Start an engine when it is first asked, instead of the default base's at once."""
+    replicas: int = Field(1, ge=1, le=64)
+    """Engines per base; each question goes to the one with the least to do."""
+    quantize: Literal["none", "int8"] = "none"
+    """int8 keeps weights of the embedded engine in 8 bits, for speed on a CPU; adapters trained on NF4 stay on NF4."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs that one vLLM engine is spread over."""
+    quantization: str | None = None
+    """Passed to vLLM as --quantization."""
+    max_adapters: int = Field(16, ge=1)
+    """Adapters that are loaded on one engine at the same time; the least recently used gives way."""
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 64
+    """Largest rank that vLLM makes room for; each adapter in its batch costs this much."""
+    place_seconds: float = Field(30.0, gt=0)
+    """How long a request waits for a place for its adapter when answers under way need all of them."""
+    drain_seconds: float = Field(8.0, ge=0)
+    """How long answers that are under way may take when the server, or a base, goes."""
+    vllm_python: Path | None = None
+    """Interpreter of an environment that has vLLM; the one that `tunesmith engines install vllm` made, when not set."""
+    nf4_on_full: bool = False
+    """Let vLLM serve adapters that were trained on NF4 on the full-precision base: nearly what was trained, not quite."""
     lease_seconds: float = 30.0
     """How long a worker may be silent before another attempt takes its job."""
     max_upload_bytes: int = 512 * 1024 * 1024
     """Largest file; 512 MB is OpenAI's limit."""
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> "Settings":
+        """Raises InvalidRequest for a setting that its engine would not obey."""
+        for name, engine in ENGINE_OF.items():
+            if getattr(self, name) != type(self).model_fields[name].default and self.engine != engine:
+                flag = f"--{name.replace('_', '-')}"
+                message = f"{flag} is for --engine {engine}, not {self.engine}."
+                raise InvalidRequest(message, hint=f"Leave {flag} out.", param=name)
+        if self.engine == "openai" and self.upstream is None:
+            hint = "Such as --upstream http://10.0.0.5:8000/v1."
+            raise InvalidRequest("--engine openai needs the address of a server.", hint=hint, param="upstream")
+        return self
 
     @property
     def dirs(self) -> DataDir:

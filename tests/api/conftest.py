@@ -74,7 +74,8 @@ def serve(settings):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    with serve(Settings(data_dir=tmp_path_factory.mktemp("data"), threads=1, max_upload_bytes=4 * 1024 * 1024)) as running:
+    folder = tmp_path_factory.mktemp("data")
+    with serve(Settings(data_dir=folder, threads=1, lazy=True, max_upload_bytes=4 * 1024 * 1024)) as running:
         yield running
 
 

@@ -72,7 +72,7 @@ class EngineConnection(http.client.HTTPConnection):
 
 
 def num_running(served):
-    connection = EngineConnection(served.desk.router._upstreams[("tunesmith/tiny", "none")]._process.socket)
+    connection = EngineConnection(served.desk.router._upstreams[("tunesmith/tiny", "none")].upstreams[0]._process.socket)
     connection.request("GET", "/health")
     found = json.loads(connection.getresponse().read())["running"]
     connection.close()

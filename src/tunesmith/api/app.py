@@ -3,37 +3,47 @@
 Imports no torch: what computes runs in child processes, started by the supervisor (workers) and the router (engines).
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from tunesmith.api import chat, errors, files, fine_tuning, health, models
+from tunesmith.api import bases, chat, errors, files, fine_tuning, health, models
 from tunesmith.api.deps import Desk, require_key
 from tunesmith.api.middleware import BodyLimit, Boundary
 from tunesmith.db.migrate import open_database
 from tunesmith.jobs.queue import Queue
 from tunesmith.jobs.runner import Supervisor
+from tunesmith.serving.processes import EngineProcess
 from tunesmith.serving.routing import Router
 from tunesmith.settings import Settings
 from tunesmith.store import BlobStore
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application; it makes and opens its data directory when it is started, not here."""
+def create_app(settings: Settings, started: EngineProcess | None = None) -> FastAPI:
+    """The application; it makes and opens its data directory when it is started, not here.
+
+    `started` is the default base's engine, if it was started already.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        desk = await run_in_threadpool(_open, settings)
+        router = Router(settings, started)
+        if not settings.lazy:
+            router.warm(settings.bases[0])
+        desk = await run_in_threadpool(_open, settings, router, _on_loop(router.training))
         app.state.desk = desk
         desk.supervisor.start()
         try:
             yield
         finally:
+            draining = asyncio.ensure_future(desk.router.drain())
             await run_in_threadpool(desk.supervisor.stop)
+            await draining
             await desk.router.stop()
             desk.database.close()
 
@@ -48,14 +58,25 @@ def create_app(settings: Settings) -> FastAPI:
     )
     errors.install(app)
     app.include_router(health.router)
-    for resource in (files, fine_tuning, models, chat):
+    for resource in (files, fine_tuning, models, bases, chat):
         app.include_router(resource.router, dependencies=[Depends(require_key)])
     return app
 
 
-def _open(settings: Settings) -> Desk:
+def _on_loop(call: Callable[[bool], None]) -> Callable[[bool], None]:
+    """`call`, for other threads; without effect once the loop is closed."""
+    loop = asyncio.get_running_loop()
+
+    def later(value: bool) -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(call, value)
+
+    return later
+
+
+def _open(settings: Settings, router: Router, on_training: Callable[[bool], None]) -> Desk:
     dirs = settings.dirs.make()
     database = open_database(dirs.database)
     store = BlobStore(dirs.blobs)
     queue = Queue(database, lease_seconds=settings.lease_seconds)
-    return Desk(settings, database, store, queue, Supervisor(settings, queue, store), Router(settings))
+    return Desk(settings, database, store, queue, Supervisor(settings, queue, store, on_training), router)

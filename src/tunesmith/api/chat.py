@@ -14,11 +14,13 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from tunesmith.api.bases import find_offered
 from tunesmith.api.deps import Desk, DeskDep
 from tunesmith.db import models
 from tunesmith.errors import InvalidRequest
+from tunesmith.serving.answer import Answer
 from tunesmith.serving.routing import CHAT, COMPLETIONS, Target, base_target, to_target
 
 router = APIRouter()
@@ -40,9 +42,23 @@ async def _answer(request: Request, desk: Desk, path: str) -> Response:
     target = await _target(desk, body)
     answer = await _unless_gone(request, desk.router.ask(target, path, body))
     if body.get("stream") is True and answer.status < 400:
-        return StreamingResponse(answer.chunks(), media_type=answer.content_type, headers={"cache-control": "no-cache"})
+        return Stream(answer)
     content = await _unless_gone(request, answer.read())
     return Response(content, status_code=answer.status, media_type=answer.content_type)
+
+
+class Stream(StreamingResponse):
+    """An answer as events. It is closed however this ends, also when the client left before the first event was sent."""
+
+    def __init__(self, answer: Answer):
+        super().__init__(answer.chunks(), media_type=answer.content_type, headers={"cache-control": "no-cache"})
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.close()
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
@@ -62,7 +78,7 @@ async def _target(desk: Desk, body: dict[str, Any]) -> Target:
     if not isinstance(model, str):
         code = "invalid_value" if "model" in body else "missing_required_parameter"
         raise InvalidRequest("You must provide a model.", hint="GET /v1/models lists them.", param="model", code=code)
-    if model in desk.settings.bases:
+    if model in desk.settings.bases and model not in desk.withdrawn:
         return base_target(model)
     return await run_in_threadpool(_look_up, desk, model)
 
@@ -72,7 +88,9 @@ def _look_up(desk: Desk, model: str) -> Target:
         tuned = models.find(connection, model)
     if tuned is not None:
         return to_target(tuned, desk.settings.dirs.root)
-    return base_target(find_offered(desk.settings, model).id)
+    if desk.settings.engine == "openai":
+        return base_target(model)  # the server elsewhere knows whether it has it
+    return base_target(find_offered(desk, model).id)
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

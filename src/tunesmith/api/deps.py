@@ -1,6 +1,6 @@
 """What a request may reach: the desk (settings, database, store, queue, supervisor, router) and the key that it came with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -25,6 +25,8 @@ class Desk:
     queue: Queue
     supervisor: Supervisor
     router: Router
+    withdrawn: set[str] = field(default_factory=set)
+    """Bases that this server was started with and offers no more."""
 
 
 def get_desk(request: Request) -> Desk:

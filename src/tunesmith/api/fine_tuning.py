@@ -48,7 +48,7 @@ def create(body: wire.JobCreate, desk: DeskDep) -> wire.FineTuningJob:
 def _find_base(desk: Desk, model: str) -> str:
     """The id of a base. Raises InvalidRequest with OpenAI's code."""
     try:
-        return find_offered(desk.settings, model).id
+        return find_offered(desk, model).id
     except NotFound as error:
         raise InvalidRequest(error.message, hint=error.hint, param="model", code=error.code) from error
 

@@ -12,21 +12,32 @@ from tunesmith.db import models
 from tunesmith.errors import InvalidRequest
 from tunesmith.schemas.common import Deleted, to_list
 from tunesmith.schemas.models import Model, from_base, from_row
+from tunesmith.serving.routing import to_target
 
 router = APIRouter(prefix="/v1/models")
 
 
 @router.get("")
-def list_models(desk: DeskDep) -> dict[str, Any]:
+async def list_models(desk: DeskDep) -> dict[str, Any]:
+    """Bases, those of a server elsewhere, and fine-tuned models."""
+    here = await run_in_threadpool(_bases, desk)
+    elsewhere = [name for name in await desk.router.remote_models() if name not in here]
+    tuned = await run_in_threadpool(_tuned, desk)
+    return to_list([*here.values(), *(Model(id=name, created=0, owned_by="upstream") for name in elsewhere), *tuned])
+
+
+def _bases(desk: Desk) -> dict[str, Model]:
+    return {base.id: from_base(base.id, base.folder) for base in offered(desk).values()}
+
+
+def _tuned(desk: Desk) -> list[Model]:
     with desk.database.read() as connection:
-        tuned = models.list_all(connection)
-    bases = [from_base(base.id, base.folder) for base in offered(desk.settings).values()]
-    return to_list([*bases, *(from_row(model) for model in tuned)])
+        return [from_row(model) for model in models.list_all(connection)]
 
 
 @router.get("/{model_id:path}")
 def retrieve(model_id: str, desk: DeskDep) -> Model:
-    base = offered(desk.settings).get(model_id)
+    base = offered(desk).get(model_id)
     if base is not None:
         return from_base(base.id, base.folder)
     with desk.database.read() as connection:
@@ -37,13 +48,13 @@ def retrieve(model_id: str, desk: DeskDep) -> Model:
 async def delete(model_id: str, desk: DeskDep) -> Deleted:
     """A fine-tuned model and its adapter's files. Its job stays, and keeps the name."""
     gone = await run_in_threadpool(_remove, desk, model_id)
-    await desk.router.drop(gone.base, gone.quantization, gone.id)
+    await desk.router.drop(to_target(gone, desk.settings.dirs.root))
     await run_in_threadpool(shutil.rmtree, desk.settings.dirs.root / gone.path, ignore_errors=True)
     return Deleted(id=model_id, object="model")
 
 
 def _remove(desk: Desk, model_id: str) -> models.FineTuned:
-    if model_id in offered(desk.settings):
+    if model_id in offered(desk):
         raise InvalidRequest(f"{model_id} is a base and stays.", hint="Only fine-tuned models can be deleted.", param="model")
     with desk.database.write() as connection:
         return models.remove(connection, model_id)

@@ -1,9 +1,11 @@
 """`tunesmith models pull|add|remove`: what changes the shelf of bases of a data directory. `cli/models.py` lists and shows it."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import typer
 
@@ -51,18 +53,32 @@ def pull(
 
 
 def add(
-    path: Path = typer.Argument(..., help="Folder with config.json, safetensors and tokenizer."),
+    base: str = typer.Argument(
+        ..., metavar="NAME_OR_PATH", help="Folder with config.json, safetensors and tokenizer; or a base that is here already."
+    ),
     name: str = typer.Option(None, help="What to call it [default: the folder's name]."),
     copy: bool = typer.Option(False, "--copy", help="Copy the files; otherwise they stay where they are."),
     data_dir: Path = DATA_DIR,
     as_json: bool = JSON,
 ) -> None:
-    """Put a local model on the shelf, under a name."""
+    """Put a local model on the shelf, under a name. A server that runs on the data directory starts its engine."""
+    from tunesmith.models.catalog import find_base
     from tunesmith.models.shelf import add as add_base
 
-    source = add_base(path, DataDir(data_dir.absolute()).make().models, name=name, copy=copy)
-    where = "was copied" if copy else f"points to {source.path}"
-    _tell(source, as_json, f"{source.id} {where}. {USE.format(source.id)}")
+    dirs = DataDir(data_dir.absolute())
+    if Path(base).expanduser().is_dir():
+        source = add_base(Path(base), dirs.make().models, name=name, copy=copy)
+        where = "was copied" if copy else f"points to {source.path}"
+        told, value = f"{source.id} {where}. {USE.format(source.id)}", asdict(source)
+        base = source.id
+    elif name is not None or copy:
+        raise InvalidRequest(f"There is no folder {base}.", hint="--name and --copy are for a folder.")
+    else:
+        find_base(base, dirs.models)
+        told, value = f"{base} is here. {USE.format(base)}", {"id": base}
+    url = _ask_desk(dirs, "POST", base)
+    served = f" The server at {url} starts its engine." if url else ""
+    print(json.dumps(value | {"served_at": url}, indent=1) if as_json else told + served)
 
 
 def remove(
@@ -71,7 +87,11 @@ def remove(
     data_dir: Path = DATA_DIR,
     as_json: bool = JSON,
 ) -> None:
-    """Take a base off the shelf. Its files are deleted if they are ours, and never if it was added from your own folder."""
+    """Take a base off the shelf. Its files are deleted if they are ours, and never if it was added from your own folder.
+
+    A server that runs on the data directory lets its answers end first, and stops its engine.
+    """
+    from tunesmith.models.shelf import find_on_shelf
     from tunesmith.models.shelf import remove as remove_base
 
     needed_by = [] if force else _needed_by(name, data_dir)
@@ -81,9 +101,31 @@ def remove(
             hint="--force removes it all the same.",
             code="in_use",
         )
-    source = remove_base(name, DataDir(data_dir.absolute()).models)
+    dirs = DataDir(data_dir.absolute())
+    find_on_shelf(name, dirs.models)
+    _ask_desk(dirs, "DELETE", name)
+    source = remove_base(name, dirs.models)
     kept = f"; the files in {source.path} are untouched" if source.kind == "link" else ""
     _tell(source, as_json, f"{source.id} is removed{kept}.")
+
+
+def _ask_desk(dirs: DataDir, method: str, base: str) -> str | None:
+    """Tells the server that runs on this data directory to offer a base, or not to; its address, or None without one."""
+    import openai
+
+    from tunesmith.cli.desk import running_desk
+    from tunesmith.cli.remote import connect
+
+    url = running_desk(dirs)
+    if url is None:
+        return None
+    with connect(url, None, dirs.root) as client:
+        if method == "POST":
+            client.post("/bases", body={"base": base}, cast_to=object)
+        else:
+            with suppress(openai.NotFoundError):
+                client.delete(f"/bases/{quote(base, safe='')}", cast_to=object)
+    return url
 
 
 def _needed_by(base: str, data_dir: Path) -> list[str]:

@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("data", "Look at training data: check."),
     "jobs": ("jobs", "Fine-tuning jobs: list, show, cancel, logs."),
     "models": ("models", "Models: list, show, pull, add, remove."),
+    "engines": ("engines", "Engines to serve with: list, install, remove."),
     "keys": ("keys", "API keys: create, list, revoke."),
     "doctor": ("doctor", "What this machine can do, and what follows."),
 }

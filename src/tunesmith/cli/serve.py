@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tunesmith.cli.desk import answering_while_loading, telling_where
 from tunesmith.errors import PortInUse, TunesmithError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from tunesmith.serving.processes import EngineProcess
     from tunesmith.settings import Settings
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-GRACE_SECONDS = 8
-"""How long replies that are under way may take when the server stops."""
-
 
 @app.command()
 def serve(
@@ -26,6 +26,14 @@ def serve(
     data_dir: Path = typer.Option(None, help="Folder of database, files, runs and adapters [default: .tunesmith]."),
     base: list[str] = typer.Option(None, help="Base model to train on and serve; may be repeated [default: tunesmith/tiny]."),
     threads: int = typer.Option(None, min=0, help="CPU threads of the engine; 0 means all cores [default: 0]."),
+    lazy: bool = typer.Option(None, "--lazy", help="Start engines when they are first asked, not at once."),
+    replicas: int = typer.Option(None, min=1, help="Engines per base; the least busy one answers [default: 1]."),
+    quantize: str = typer.Option(None, metavar="int8", help="Keep the embedded engine's weights in 8 bits, for speed on a CPU."),
+    engine: str = typer.Option(None, metavar="embedded|vllm|openai", help="Who computes [default: embedded]."),
+    upstream: str = typer.Option(None, metavar="URL", help="With --engine openai: the server's address."),
+    upstream_key_env: str = typer.Option(None, metavar="NAME", help="Environment variable with the key for --upstream."),
+    tensor_parallel: int = typer.Option(None, min=1, help="With --engine vllm: GPUs per engine [default: 1]."),
+    quantization: str = typer.Option(None, metavar="Q", help="With --engine vllm: passed on as its --quantization."),
     exit_with_parent: bool = typer.Option(False, "--exit-with-parent", help="Stop when the process that started this one ends."),
 ) -> None:
     """Serve the OpenAI-compatible API. Prints one line when it is ready."""
@@ -35,12 +43,20 @@ def serve(
     if exit_with_parent:
         _exit_with_parent()
     bases = tuple(_absolute(name) for name in base) if base else None
-    settings = Settings.from_environment(host=host, port=port, data_dir=data_dir, bases=bases, threads=threads)
+    settings = Settings.from_environment(
+        host=host, port=port, data_dir=data_dir, bases=bases, threads=threads, lazy=lazy, replicas=replicas, quantize=quantize,
+        engine=engine, upstream=upstream, upstream_key_env=upstream_key_env, tensor_parallel=tensor_parallel,
+        quantization=quantization,
+    )
     # The port first: when it is taken, nothing has been made yet.
     with _listen(settings.host, settings.port) as listening:
-        _check_bases(settings)
-        _first_key(settings)
-        _run(settings, listening)
+        with answering_while_loading(listening):
+            _check(settings)
+            _first_key(settings)
+            started = _start_engine(settings)
+            app = _load(settings, started)
+        with telling_where(settings.dirs, _address(listening)):
+            _run(app, settings, listening)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -55,12 +71,15 @@ def _listen(host: str, port: int) -> socket.socket:
         raise TunesmithError(message, hint="Pass another --host or --port.") from error
 
 
-def _check_bases(settings: "Settings") -> None:
-    """Raises NotFound for a base that is not here."""
+def _check(settings: "Settings") -> None:
+    """Raises NotFound for a base or an engine that is not here."""
     from tunesmith.models.catalog import find_base
+    from tunesmith.serving.installs import python_of
 
     for name in settings.bases:
         find_base(name, settings.dirs.models)
+    if settings.engine == "vllm" and settings.vllm_python is None:
+        python_of("vllm", settings.dirs)
 
 
 def _first_key(settings: "Settings") -> None:
@@ -75,28 +94,48 @@ def _first_key(settings: "Settings") -> None:
         print(f"API key (shown only now; `tunesmith keys create` makes more): {text}", flush=True)
 
 
-def _run(settings: "Settings", listening: socket.socket) -> None:
-    import uvicorn
+def _start_engine(settings: "Settings") -> "EngineProcess | None":
+    """The default base's engine, which imports while this process does; None where it is not ours, or not wanted yet."""
+    from tunesmith.models.catalog import find_base
+    from tunesmith.serving.memory import Memory, has_gpu, need_bytes
+    from tunesmith.serving.orders import embedded_order
+    from tunesmith.serving.processes import start_engine
 
+    if settings.lazy or settings.engine != "embedded":
+        return None
+    base, is_int8 = find_base(settings.bases[0], settings.dirs.models), settings.quantize == "int8"
+    Memory().check(f"The engine for {base.id}", need_bytes(base, "none", is_gpu=has_gpu(), is_int8=is_int8))
+    return start_engine(embedded_order(settings, base.id, "none"))
+
+
+def _load(settings: "Settings", started: "EngineProcess | None") -> "FastAPI":
     from tunesmith.api import logs
     from tunesmith.api.app import create_app
 
     logs.configure()
+    return create_app(settings, started)
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _run(app: "FastAPI", settings: "Settings", listening: socket.socket) -> None:
+    import uvicorn
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                host, port = listening.getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                print(f"Tunesmith is ready at http://{shown}:{port}/v1 ({', '.join(settings.bases)}).", flush=True)
+                print(f"Tunesmith is ready at {_address(listening)}/v1 ({', '.join(settings.bases)}).", flush=True)
 
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_level="warning",
         access_log=False,
         lifespan="on",
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
         server_header=False,
     )
     server = Server(config)

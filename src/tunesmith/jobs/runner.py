@@ -51,11 +51,15 @@ def fine_tuned_id(base: str, suffix: str | None) -> str:
 class Supervisor:
     """Owns the two threads; `start` returns at once, `stop` when the worker is gone."""
 
-    def __init__(self, settings: Settings, queue: Queue, store: BlobStore):
+    def __init__(
+        self, settings: Settings, queue: Queue, store: BlobStore, on_training: Callable[[bool], None] = lambda is_training: None
+    ):
+        """`on_training` is called in a thread of ours, with True when a worker starts and with False when it has ended."""
         self._settings = settings
         self._dirs = settings.dirs
         self._queue = queue
         self._store = store
+        self._on_training = on_training
         self._owner = child.identity()
         self._stopping = threading.Event()
         self._wakes = (threading.Event(), threading.Event())
@@ -153,10 +157,12 @@ class Supervisor:
             self._queue.fail(job, {"code": "worker_failed", "message": f"The worker could not start: {error}", "param": None})
             return None
         log.info("worker started", job=job.id, attempt=job.attempt, pid=process.pid)
+        self._on_training(True)
         try:
             last = self._watch(process, folder, job)
         finally:
             child.end(process)
+            self._on_training(False)
         log.info("worker ended", job=job.id, attempt=job.attempt, status=process.returncode)
         return self._conclude(folder, job, last, child.describe(process.returncode, output))
 

@@ -180,17 +180,23 @@ def wanted_names(names: set[str]) -> set[str]:
     }
 
 
+def find_on_shelf(base_id: str, models_dir: Path) -> Source:
+    """Where a base on the shelf came from. Raises NotFound, and InvalidRequest for the built-in one, which cannot go."""
+    if base_id == BUILT_IN:
+        raise InvalidRequest(f"{BUILT_IN} comes with Tunesmith and stays.", hint="`tunesmith models list` shows what can go.")
+    source = read_source(folder_of(base_id, models_dir))
+    if source is None:
+        raise NotFound(f"There is no base named {base_id} in {models_dir}.", hint="`tunesmith models list` shows what there is.")
+    return source
+
+
 def remove(base_id: str, models_dir: Path) -> Source:
-    """Takes a base off the shelf: deletes our files, never those that a link points to. Raises NotFound.
+    """Takes a base off the shelf: deletes our files, never those that a link points to. Raises as `find_on_shelf` does.
 
     A kill in the middle leaves no half a base: the folder is renamed out of sight before it is emptied.
     """
-    if base_id == BUILT_IN:
-        raise InvalidRequest(f"{BUILT_IN} comes with Tunesmith and stays.", hint="`tunesmith models list` shows what can go.")
+    source = find_on_shelf(base_id, models_dir)
     folder = folder_of(base_id, models_dir)
-    source = read_source(folder)
-    if source is None:
-        raise NotFound(f"There is no base named {base_id} in {models_dir}.", hint="`tunesmith models list` shows what there is.")
     gone = models_dir / f".{folder.name}.{secrets.token_hex(4)}.part"
     os.replace(folder, gone)
     shutil.rmtree(gone)

@@ -1,4 +1,4 @@
-"""Models on the wire. Of a fine-tuned one we also say what it stands on: base, quantization, job and content hash."""
+"""Models and engines on the wire. Of a fine-tuned one we also say what it stands on: base, quantization, job and content hash."""
 
 from pathlib import Path
 from typing import Literal
@@ -34,3 +34,17 @@ def from_row(model: FineTuned) -> Model:
         job_id=model.job_id,
         content_hash=model.content_hash,
     )
+
+
+class EngineStatus(Wire):
+    """One engine of a base, and what it does."""
+
+    base: str
+    quantization: str
+    replica: int
+    status: Literal["down", "loading", "ready", "draining"]
+    progress: float
+    """Of its start, from 0 to 1."""
+    stage: str
+    running: int
+    waiting: int

@@ -1,6 +1,7 @@
-"""The only place that starts an engine: by name, as a child on a Unix socket, with a key that lives as long as it does.
+"""The only place that starts an engine: by name, as a child with a key that lives as long as it does.
 
-The child holds the other end of its stdin: when this process ends, however it ends, the child reads the end of it and goes.
+The child holds the other end of its stdin: when this process ends, however it ends, the child reads the end of it and goes. Ours
+does so by itself; a foreign one runs under `guard.py`.
 """
 
 import asyncio
@@ -8,16 +9,22 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from tunesmith.serving import guard
 from tunesmith.types import Quantization
 
 STOP_SECONDS = 5.0
 """How long an engine may take to go before it is killed."""
+FOREIGN_SECONDS = 10.0
+"""How long one that is not ours may take to clear up after SIGTERM. Ours goes at once when its stdin ends."""
 KEY_VARIABLE = "TUNESMITH_ENGINE_KEY"
 
 
@@ -32,13 +39,16 @@ class EngineOrder:
     """0 means all cores."""
     log: Path
     """What the engine prints goes there."""
+    quantize: Literal["none", "int8"] = "none"
+    """Weights of the linear layers are kept in int8 as well, for speed on a CPU."""
 
 
 class EngineProcess:
     """A running engine."""
 
-    def __init__(self, child: "subprocess.Popen[bytes]", folder: Path, key: str, log: Path):
+    def __init__(self, child: "subprocess.Popen[bytes]", folder: Path, key: str, log: Path, grace_seconds: float = 0.0):
         self._child = child
+        self._grace_seconds = grace_seconds
         self._folder = folder
         self._log = log
         self.socket = folder / "engine.sock"
@@ -60,32 +70,62 @@ class EngineProcess:
         return f"{why}: {lines[-1][:300]}" if lines else why
 
     async def stop(self) -> None:
-        """Ends the engine, and leaves nothing of it."""
+        """Ends the engine, and leaves nothing of it. Its answers have been waited for, or are not wanted any more."""
+        if self.is_alive and self._grace_seconds:
+            self._child.terminate()
+            await self._wait(self._grace_seconds)
         if self._child.stdin is not None:
             self._child.stdin.close()
-        try:
-            await asyncio.to_thread(self._child.wait, STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+        if not await self._wait(STOP_SECONDS):
             self._child.kill()
             await asyncio.to_thread(self._child.wait)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    async def _wait(self, seconds: float) -> bool:
+        try:
+            await asyncio.to_thread(self._child.wait, seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
 
 def start_engine(order: EngineOrder) -> EngineProcess:
-    """Starts the engine and returns at once; it answers on its socket some seconds later."""
+    """Starts the engine and returns at once; it answers on its socket at once too, and computes some seconds later."""
     # Not in the data directory: the path of a Unix socket may have about a hundred bytes.
     folder = Path(tempfile.mkdtemp(prefix="tunesmith-engine-"))
-    key = secrets.token_hex(16)
     command = [
         sys.executable, "-m", "tunesmith.engine",
         "--base", order.base, "--quantization", order.quantization, "--models-dir", str(order.models_dir),
         "--threads", str(order.threads), "--socket", str(folder / "engine.sock"), "--die-with-parent",
+        *(["--quantize", order.quantize] if order.quantize != "none" else []),
     ]
-    order.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(order.log, "wb") as log:
+    key = new_key()
+    return EngineProcess(_run(command, order.log, {KEY_VARIABLE: key}), folder, key, order.log)
+
+
+def start_foreign(command: list[str], log: Path, environment: Mapping[str, str], key: str) -> EngineProcess:
+    """Starts an engine that is not ours, under the guard."""
+    folder = Path(tempfile.mkdtemp(prefix="tunesmith-engine-"))
+    guarded = [sys.executable, "-I", "-S", guard.__file__, *command]
+    return EngineProcess(_run(guarded, log, environment), folder, key, log, FOREIGN_SECONDS)
+
+
+def new_key() -> str:
+    return secrets.token_hex(16)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _run(command: list[str], log: Path, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(log, "wb") as output:
         # A session of its own: Ctrl-C in the terminal is for the desk, which then stops the engine.
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, KEY_VARIABLE: key},
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
+            env={**os.environ, **environment},
         )
-    return EngineProcess(child, folder, key, order.log)

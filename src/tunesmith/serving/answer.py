@@ -1,0 +1,144 @@
+"""An upstream's answer on its way to the client: status, content type and bytes, with the model's name as the client said it.
+
+Knows no upstream. The engine's own name of an adapter never leaves the desk, nor do paths.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+
+from tunesmith.errors import EngineFailed
+
+EVENTS = "text/event-stream"
+
+
+class Answer:
+    """One answer. Whoever has it reads it to the end, or closes it; then `on_end` is called, once."""
+
+    def __init__(self, response: aiohttp.ClientResponse, *, names: tuple[str, str] | None = None):
+        """`names`: what the engine calls the model, and what the client does."""
+        self._response = response
+        self._names = names
+        self._ends: list[Callable[[], None]] = []
+        self._first = b""
+        self.status = response.status
+        self.content_type = response.headers.get("Content-Type", "application/json")
+
+    @property
+    def is_stream(self) -> bool:
+        return self.content_type.startswith(EVENTS)
+
+    def on_end(self, call: Callable[[], None]) -> None:
+        self._ends.append(call)
+
+    async def begin(self) -> None:
+        """Waits for the first bytes of a stream, or for the whole of another answer: until then it can be asked again.
+
+        Raises EngineFailed if the engine died meanwhile.
+        """
+        try:
+            self._first = await (self._response.content.readany() if self.is_stream else self._response.read())
+        except (aiohttp.ClientError, OSError) as error:
+            raise _died() from error
+        if self.is_stream and not self._first:
+            raise _died()
+        if not self.is_stream:
+            self._response.release()
+
+    async def read(self) -> bytes:
+        """The whole body. Raises EngineFailed if the engine died meanwhile."""
+        try:
+            whole = self._first + (await self._response.content.read() if self.is_stream else b"")
+        except (aiohttp.ClientError, OSError) as error:
+            raise _died() from error
+        finally:
+            self.close()
+        return whole if self.is_stream else self._renamed(whole)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, in whole server-sent events; an engine that dies says so in a last event.
+
+        Leaving the iterator early (`aclose`) closes the connection, which aborts the work upstream.
+        """
+        events = Events()
+        try:
+            for event in self._named(events.feed(self._first)):
+                yield event
+            async for chunk in self._response.content.iter_any():
+                whole = b"".join(self._named(events.feed(chunk)))
+                if whole:
+                    yield whole
+            for event in self._named(events.end()):
+                yield event
+        except (aiohttp.ClientError, OSError):
+            yield b"data: " + json.dumps({"error": error_object(_died())}).encode() + b"\n\n"
+        finally:
+            self.close()
+
+    def _renamed(self, whole: bytes) -> bytes:
+        """Raises EngineFailed for what is no JSON, such as the page of a proxy in between."""
+        if self._names is None:
+            return whole
+        try:
+            return rename(whole, *self._names)
+        except ValueError as error:
+            raise EngineFailed(f"The engine answered {self.status} without JSON.", hint="Look at the engine's log.") from error
+
+    def _named(self, events: list[bytes]) -> list[bytes]:
+        return events if self._names is None else [rename_event(event, *self._names) for event in events]
+
+    def close(self) -> None:
+        """Ends the connection; an answer that has not come to its end is aborted. May be called twice."""
+        self._response.close()
+        ends, self._ends = self._ends, []
+        for call in ends:
+            call()
+
+
+class Events:
+    """Cuts bytes, as they come, into whole server-sent events, each with the empty line that ends it."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The events that `chunk` completes; a part of one waits for the next chunk. Lines may end with CR LF."""
+        *whole, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
+        return [event + b"\n\n" for event in whole]
+
+    def end(self) -> list[bytes]:
+        """The last event, when the empty line after it was left out."""
+        rest, self._rest = self._rest.strip(), b""
+        return [rest + b"\n\n"] if rest else []
+
+
+def rename_event(event: bytes, engine_name: str, name: str) -> bytes:
+    """The event with `name` as its model; [DONE] and comments stay as they are."""
+    if not event.startswith(b"data: {"):
+        return event
+    return b"data: " + rename(event[len(b"data: "):].rstrip(b"\n"), engine_name, name) + b"\n\n"
+
+
+def rename(data: bytes, engine_name: str, name: str) -> bytes:
+    """A JSON object with `name` as its model; an error speaks of `name` too, and has OpenAI's fields."""
+    body = json.loads(data)
+    if not isinstance(body, dict):
+        return data
+    if body.get("model") == engine_name:
+        body["model"] = name
+    if isinstance(body.get("error"), dict):
+        error = body["error"]
+        code = error.get("code")
+        message = str(error.get("message", "")).replace(engine_name, name)
+        body["error"] = error | {"message": message, "param": error.get("param"), "code": code if isinstance(code, str) else None}
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+def _died() -> EngineFailed:
+    return EngineFailed("The engine stopped while it answered.", hint="Ask again; it is started anew.")
+
+
+def error_object(error: EngineFailed) -> dict[str, Any]:
+    return {"message": str(error), "type": "server_error", "param": None, "code": error.code}

@@ -1,0 +1,42 @@
+"""Events are passed on whole, with the client's name of the model, wherever the bytes were cut on the way."""
+
+import json
+
+from tunesmith.serving.answer import Events, rename, rename_event
+
+ENGINE, NAME = "ad-0123456789abcdef", "ft:tunesmith/tiny:local:münchen:0123abcd"
+STREAM = (
+    b": a comment\n\n"
+    + b'data: {"id": "1", "model": "ad-0123456789abcdef", "choices": '
+    + b'[{"delta": {"content": "\\"model\\": \\"ad-0123456789abcdef\\""}}]}\n\n'
+    + 'data: {"model": "ad-0123456789abcdef", "choices": [{"delta": {"content": "größer 鋼"}}]}\r\n\r\n'.encode()
+    + b"data: [DONE]\n\n"
+)
+
+
+def test_every_event_is_whole_and_renamed_wherever_the_stream_is_cut() -> None:
+    wholes = set()
+    for size in range(1, len(STREAM)):
+        events = Events()
+        found = [event for at in range(0, len(STREAM), size) for event in events.feed(STREAM[at:at + size])]
+        assert events.end() == []
+        wholes.add(tuple(rename_event(event, ENGINE, NAME) for event in found))
+    assert len(wholes) == 1
+    comment, first, second, done = wholes.pop()
+    assert (comment, done) == (b": a comment\n\n", b"data: [DONE]\n\n")
+    told = [json.loads(event.removeprefix(b"data: ")) for event in (first, second)]
+    assert [each["model"] for each in told] == [NAME, NAME]
+    assert told[0]["choices"][0]["delta"]["content"] == '"model": "ad-0123456789abcdef"', "what the model says is not touched"
+    assert told[1]["choices"][0]["delta"]["content"] == "größer 鋼"
+
+
+def test_a_last_event_without_its_empty_line_is_not_lost() -> None:
+    events = Events()
+    assert events.feed(b"data: [DONE]\n") == []
+    assert events.end() == [b"data: [DONE]\n\n"]
+
+
+def test_an_error_speaks_of_the_clients_model_and_has_openais_fields() -> None:
+    told = {"error": {"message": f"The model `{ENGINE}` does not exist.", "type": "NotFoundError", "code": 404}}
+    error = json.loads(rename(json.dumps(told).encode(), ENGINE, NAME))["error"]
+    assert error == {"message": f"The model `{NAME}` does not exist.", "type": "NotFoundError", "param": None, "code": None}
