@@ -133,6 +133,8 @@ class Target(NamedTuple):
     """The first of its outputs in a fused layer."""
     shape: tuple[int, int]
     """out, in"""
+    order: torch.Tensor | None = None
+    """[out] in which order the outputs are computed; None as they are stored."""
 
 
 class Adapters:
@@ -191,7 +193,8 @@ class Adapters:
             if target is None or set(half) != {"A", "B"} or (len(half["B"]), half["A"].shape[1]) != target.shape:
                 raise _unfit(info, f"adapts {name}, which the base does not have as a linear layer of that size",
                              "Serve the base that it was trained on.")
-            part = Part(half["A"], half["B"], own.get(name, info.scaling))
+            b = half["B"] if target.order is None else half["B"][target.order]
+            part = Part(half["A"], b, own.get(name, info.scaling))
             wanted.setdefault(target.lora, []).append((target.first, part))
         for lora, parts in wanted.items():
             lora.add(serial, parts)

@@ -44,15 +44,19 @@ class Decode:
     """[tokens] their places in the line; None when the whole line is one token a row."""
     positions: torch.Tensor
     """[num_rows]"""
-    masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict)
+    is_even: bool
+    """Do all rows stand at the same position?"""
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
     def mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
         """[rows, 1, 1, length] to add to the scores; None when every row sees everything. `window`: positions seen at most."""
+        if self.is_even and (window is None or self.length <= window):
+            return None
         if window not in self.masks:
             at = torch.arange(self.length, device=self.positions.device)
             seen = visible(at, self.positions[:, None], window)
             zeros = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-            self.masks[window] = None if bool(seen.all()) else zeros.masked_fill_(~seen, float("-inf"))[:, None, None]
+            self.masks[window] = zeros.masked_fill_(~seen, float("-inf"))[:, None, None]
         return self.masks[window]
 
 
@@ -129,4 +133,5 @@ class Batch:
             from_slots=None if is_plain else torch.tensor(slots, device=self.device),
             tokens=None if self.is_decode else torch.tensor([first for first, _ in single], device=self.device),
             positions=torch.tensor(positions, device=self.device),
+            is_even=len(set(positions)) == 1,
         )

@@ -31,6 +31,8 @@ class Plane:
 
     cells: torch.Tensor | None = None
     """[slots * positions, heads, head size]"""
+    rows: torch.Tensor | None = None
+    """The same, [slots, positions, heads, head size]."""
     blocks: torch.Tensor | None = None
     """[stored blocks * BLOCK, heads, head size]"""
 
@@ -65,36 +67,35 @@ class RowCache:
         for plane in self._planes():
             if plane.cells is not None:
                 old = plane.cells.unflatten(0, (old_slots, old_positions))
-                plane.cells = None
-                plane.cells = self._new_cells(old)
-                self._rows(plane)[:slots, :positions] = old[:slots, :positions]
+                self._make_rows(plane, old)[:slots, :positions] = old[:slots, :positions]
 
-    def _new_cells(self, like: torch.Tensor) -> torch.Tensor:
+    def _make_rows(self, plane: Plane, like: torch.Tensor) -> torch.Tensor:
         """Zeros, for attention also multiplies what its mask hides: by zero, which must not meet a NaN."""
-        return like.new_zeros(self.num_slots * self.positions, *like.shape[-2:])
-
-    def _rows(self, plane: Plane) -> torch.Tensor:
-        assert plane.cells is not None
-        return plane.cells.unflatten(0, (self.num_slots, self.positions))
+        plane.rows = like.new_zeros(self.num_slots, self.positions, *like.shape[-2:])
+        plane.cells = plane.rows.flatten(0, 1)
+        return plane.rows
 
     def write(self, layer: int, cells_N: torch.Tensor, keys_NHD: torch.Tensor, values_NHD: torch.Tensor) -> None:
         """Puts the keys and values of N tokens into their cells, slot * positions + position each."""
         at = self.layers[layer]
         for plane, new in ((at.keys, keys_NHD), (at.values, values_NHD)):
             if plane.cells is None:
-                plane.cells = self._new_cells(new)
+                self._make_rows(plane, new)
+            assert plane.cells is not None
             plane.cells.index_copy_(0, cells_N, new)
 
     def read(self, layer: int, slots: slice | torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [slots, heads, length, head size]; of a slice of slots as views."""
-        at = self.layers[layer]
-        return self._rows(at.keys)[slots, :length].transpose(1, 2), self._rows(at.values)[slots, :length].transpose(1, 2)
+        keys, values = self.layers[layer].keys.rows, self.layers[layer].values.rows
+        assert keys is not None
+        assert values is not None
+        return keys[slots, :length].transpose(1, 2), values[slots, :length].transpose(1, 2)
 
     def clear(self, slot: int) -> None:
         """Forgets a row that may hold NaN: the next in this slot must not meet it."""
         for plane in self._planes():
-            if plane.cells is not None:
-                self._rows(plane)[slot] = 0
+            if plane.rows is not None:
+                plane.rows[slot] = 0
 
     def nbytes_per_position(self) -> int:
         """Keys and values of one token in all layers."""
@@ -117,9 +118,8 @@ class RowCache:
     def _copy_row(self, each: Copy, soft_prompts: Mapping[int, Pairs]) -> None:
         if isinstance(each, Move):
             for plane in self._planes():
-                if plane.cells is not None:
-                    rows = self._rows(plane)
-                    rows[each.target] = rows[each.source]
+                if plane.rows is not None:
+                    plane.rows[each.target] = plane.rows[each.source]
         elif isinstance(each, SoftPrompt):
             pairs = soft_prompts[each.adapter]
             first = each.slot * self.positions

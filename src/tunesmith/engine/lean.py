@@ -1,8 +1,9 @@
 """A lean forward of the Llama family: Llama, Mistral, Qwen2 (biases), Qwen3 (norms of queries and keys). Imports no transformers.
 
 The same computation as the transformers modules in fewer calls: q, k, v and gate, up are one product each, tokens stand in one
-line without padding, a decode step is one call of attention over all rows. It is used only where its numbers were compared with
-the transformers module's (`build`). Names of axes: N tokens, H heads of keys, G query heads for each of them, D head size.
+line without padding, a decode step is one call of attention over all rows. Queries and keys are laid out so that the two numbers
+that are turned against each other lie side by side: a complex number then, turned by one multiplication. It is used only where
+its numbers were compared with the transformers module's (`build`). Names of axes: N tokens, H heads, D head size.
 """
 
 import math
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding, scaled_dot_product_attention, silu
 
 from tunesmith.engine.adapters import Grouping, Lora, Target
 from tunesmith.engine.batch import Batch, visible
@@ -33,19 +34,31 @@ def is_lean(config: Mapping[str, Any]) -> bool:
 class Linear:
     """y = x W^T + b, of one layer of the base or of several side by side, with the adapters' updates."""
 
-    def __init__(self, names: list[str], weights: Weights, targets: dict[str, Target], grouping: Grouping, quantize: str | None):
-        parts = [weights[f"{name}.weight"] for name in names]
+    def __init__(
+        self,
+        names: list[str],
+        weights: Weights,
+        targets: dict[str, Target],
+        grouping: Grouping,
+        quantize: str | None,
+        orders: Mapping[str, torch.Tensor],
+    ):
+        """`orders` has the order of outputs for those of `names` that do not keep it."""
+        def ordered(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor[orders[name]] if name in orders else tensor
+
+        parts = [ordered(name, weights[f"{name}.weight"]) for name in names]
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]
         self._weight: Weight = Int8Weight(whole) if quantize == "int8" else fastest(whole)
-        biases = [weights.get(f"{name}.bias") for name in names]
-        zeros = [part.new_zeros(len(part)) for part in parts]
         self._bias = None
-        if any(bias is not None for bias in biases):
-            self._bias = torch.cat([zero if bias is None else bias for bias, zero in zip(biases, zeros, strict=True)])
+        if any(f"{name}.bias" in weights for name in names):
+            zeros = [part.new_zeros(len(part)) for part in parts]
+            biases = [weights.get(f"{name}.bias", zero) for name, zero in zip(names, zeros, strict=True)]
+            self._bias = torch.cat([ordered(name, bias) for name, bias in zip(names, biases, strict=True)])
         self._lora = Lora(grouping, len(whole))
         first = 0
         for name, part in zip(names, parts, strict=True):
-            targets[name] = Target(self._lora, first, (len(part), part.shape[1]))
+            targets[name] = Target(self._lora, first, (len(part), part.shape[1]), orders.get(name))
             first += len(part)
 
     def __call__(self, x_NI: torch.Tensor) -> torch.Tensor:
@@ -55,19 +68,51 @@ class Linear:
         return self._lora.apply(y_NO, x_NI)
 
 
+class Norm:
+    """x / sqrt(mean(x^2) + eps) * w (Zhang and Sennrich 2019), as x * (w sqrt(n)) / sqrt(sum(x^2) + eps n): fewer calls."""
+
+    def __init__(self, weight: torch.Tensor, eps: float):
+        self._weight = weight * math.sqrt(len(weight))
+        self._eps = eps * len(weight)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return (x * self._weight).mul_(length.square_().add_(self._eps).rsqrt_())
+
+
+def whole_order(head_order: torch.Tensor, outputs: int) -> torch.Tensor:
+    """The order within a head, for all heads."""
+    return (torch.arange(0, outputs, len(head_order), device=head_order.device)[:, None] + head_order).flatten()
+
+
 class Layer:
     """One decoder layer's weights."""
 
-    def __init__(self, name: str, weights: Weights, targets: dict[str, Target], grouping: Grouping, quantize: str | None):
-        def linear(*names: str) -> Linear:
-            return Linear([f"{name}.{leaf}" for leaf in names], weights, targets, grouping, quantize)
+    def __init__(
+        self,
+        name: str,
+        weights: Weights,
+        targets: dict[str, Target],
+        grouping: Grouping,
+        quantize: str | None,
+        eps: float,
+        head_order: torch.Tensor,
+    ):
+        turned = (f"{name}.self_attn.q_proj", f"{name}.self_attn.k_proj")
+        orders = {each: whole_order(head_order, len(weights[f"{each}.weight"])) for each in turned}
 
-        self.input_norm = weights[f"{name}.input_layernorm.weight"]
+        def linear(*names: str) -> Linear:
+            return Linear([f"{name}.{leaf}" for leaf in names], weights, targets, grouping, quantize, orders)
+
+        def head_norm(leaf: str) -> Norm | None:
+            weight = weights.get(f"{name}.self_attn.{leaf}.weight")
+            return None if weight is None else Norm(weight[head_order], eps)
+
+        self.input_norm = Norm(weights[f"{name}.input_layernorm.weight"], eps)
         self.qkv = linear("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-        self.q_norm = weights.get(f"{name}.self_attn.q_norm.weight")
-        self.k_norm = weights.get(f"{name}.self_attn.k_norm.weight")
+        self.q_norm, self.k_norm = head_norm("q_norm"), head_norm("k_norm")
         self.o = linear("self_attn.o_proj")
-        self.post_norm = weights[f"{name}.post_attention_layernorm.weight"]
+        self.post_norm = Norm(weights[f"{name}.post_attention_layernorm.weight"], eps)
         self.gate_up = linear("mlp.gate_proj", "mlp.up_proj")
         self.down = linear("mlp.down_proj")
 
@@ -85,18 +130,20 @@ class Lean:
         self.num_kv_heads = int(config.get("num_key_value_heads") or self.num_heads)
         self.head_size = int(config.get("head_dim") or config["hidden_size"] // self.num_heads)
         self.grouping = Grouping()
-        self._eps = float(config.get("rms_norm_eps", 1e-6))
+        eps = float(config.get("rms_norm_eps", 1e-6))
         self._embedding = weights["model.embed_tokens.weight"]
         self.dtype = self._embedding.dtype
-        self._norm = weights["model.norm.weight"]
+        self._norm = Norm(weights["model.norm.weight"], eps)
+        self.key_order = torch.arange(self.head_size, device=device).view(2, -1).t().flatten()
         self._targets: dict[str, Target] = {}
         self._layers = [
-            Layer(f"model.layers.{n}", weights, self._targets, self.grouping, quantize) for n in range(self.num_layers)
+            Layer(f"model.layers.{n}", weights, self._targets, self.grouping, quantize, eps, self.key_order)
+            for n in range(self.num_layers)
         ]
         head = {"lm_head.weight": self._embedding} | {k: weights[k] for k in ("lm_head.weight", "lm_head.bias") if k in weights}
-        self._head = Linear(["lm_head"], head, self._targets, self.grouping, quantize)
+        self._head = Linear(["lm_head"], head, self._targets, self.grouping, quantize, {})
         self._windows = windows(config)
-        self._cos, self._sin = _rope_tables(config, self.head_size, self.dtype, device)
+        self._turns = _turns(config, self.head_size).to(device)
 
     def find(self, name: str) -> Target | None:
         return self._targets.get(name)
@@ -107,32 +154,31 @@ class Lean:
         """Logits [R, V] of the wanted tokens of the line; with `hidden` also the last hidden states [N, width] of all."""
         self.grouping.set(batch.groups, batch.num_tokens)
         x = embedding(batch.ids_N, self._embedding) if embeds_ND is None else embeds_ND
-        cos, sin = self._cos[batch.positions_N][:, None], self._sin[batch.positions_N][:, None]
-        width = x.shape[-1:]
+        turns = self._turns[batch.positions_N][:, None]
         for number, layer in enumerate(self._layers):
-            q, k, v = self._project(layer, rms_norm(x, width, layer.input_norm, self._eps), cos, sin)
+            q, k, v = self._project(layer, layer.input_norm(x), turns)
             cache.write(number, batch.cells_N, k, v)
             x = layer.o(self._attend(batch, cache, number, q)).add_(x)
-            gate, up = layer.gate_up(rms_norm(x, width, layer.post_norm, self._eps)).chunk(2, -1)
+            gate, up = layer.gate_up(layer.post_norm(x)).chunk(2, -1)
             x = layer.down(silu(gate).mul_(up)).add_(x)
-        x = rms_norm(x, width, self._norm, self._eps)
+        x = self._norm(x)
         self.grouping.set(wanted_groups(batch, wanted_R), len(wanted_R))
         asked = x if len(wanted_R) == len(x) else x[wanted_R]
         return self._head(asked) if len(asked) else x.new_empty(0, self.vocab_size), x if hidden else None
 
     def _project(
-        self, layer: Layer, x_NI: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+        self, layer: Layer, x_NI: torch.Tensor, turns: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys (both turned by their positions) and values [N, heads, head size]."""
-        heads = layer.qkv(x_NI).view(len(x_NI), -1, self.head_size)
+        heads = layer.qkv(x_NI).view(x_NI.shape[0], -1, self.head_size)
         num_q, num_k = self.num_heads, self.num_kv_heads
         turned = heads[:, : num_q + num_k]
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = turned.split((num_q, num_k), 1)
-            size = (self.head_size,)
-            turned = torch.cat([rms_norm(q, size, layer.q_norm, self._eps), rms_norm(k, size, layer.k_norm, self._eps)], 1)
-        # Halves that turn against each other (Su et al. 2021, as GPT-NeoX lays them): sin carries the sign.
-        turned = (turned * cos).addcmul_(turned.roll(self.head_size // 2, -1), sin)
+            turned = torch.cat([layer.q_norm(q), layer.k_norm(k)], 1)
+        # Su et al. 2021: a pair of numbers as a complex one, turned by its position's angle.
+        pairs = torch.view_as_complex(turned.unflatten(-1, (-1, 2)))
+        turned = torch.view_as_real(pairs * turns).flatten(-2)
         return turned[:, :num_q], turned[:, num_q:], heads[:, num_q + num_k :]
 
     def _attend(self, batch: Batch, cache: RowCache, number: int, q_NHD: torch.Tensor) -> torch.Tensor:
@@ -201,10 +247,8 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     return told | {"rope_type": told.get("rope_type", told.get("type", "default"))}
 
 
-def _rope_tables(
-    config: Mapping[str, Any], head_size: int, dtype: torch.dtype, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and signed sin [positions, head size] of each position's angles."""
+def _turns(config: Mapping[str, Any], head_size: int) -> torch.Tensor:
+    """[positions, head size / 2] the complex numbers that turn by each position's angles."""
     rope = _rope(config)
     frequencies = 1.0 / rope["rope_theta"] ** (torch.arange(0, head_size, 2, dtype=torch.float) / head_size)
     if rope["rope_type"] == "linear":
@@ -212,8 +256,7 @@ def _rope_tables(
     elif rope["rope_type"] == "llama3":
         frequencies = _llama3(frequencies, rope)
     angles = torch.arange(int(config["max_position_embeddings"])).float()[:, None] * frequencies
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([cos, cos], -1).to(device, dtype), torch.cat([-sin, sin], -1).to(device, dtype)
+    return torch.polar(torch.ones_like(angles), angles)
 
 
 def _llama3(frequencies: torch.Tensor, rope: Mapping[str, Any]) -> torch.Tensor:

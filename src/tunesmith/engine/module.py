@@ -113,6 +113,7 @@ class Module:
         config = module.config.get_text_config()
         self.device, self.dtype = module.device, module.dtype
         self.num_layers, self.vocab_size = int(config.num_hidden_layers), int(config.vocab_size)
+        self.key_order: torch.Tensor | None = None
         self.grouping = Grouping()
         told = config.to_dict()
         self.layer_types = set(told.get("layer_types") or ())

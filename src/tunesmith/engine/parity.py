@@ -32,6 +32,9 @@ class Computes(Protocol):
     device: torch.device
     num_layers: int
     vocab_size: int
+    dtype: torch.dtype
+    key_order: torch.Tensor | None
+    """[head size] in which order the numbers of a key lie in the cache; None as transformers has them."""
 
     def compute(
         self, batch: Batch, cache: RowCache, wanted_R: torch.Tensor, embeds_ND: torch.Tensor | None = None, hidden: bool = False

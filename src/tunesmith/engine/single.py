@@ -20,6 +20,7 @@ class Single:
         config = module.config.get_text_config()
         self.device, self.dtype = module.device, module.dtype
         self.num_layers, self.vocab_size = 0, int(config.vocab_size)
+        self.key_order: torch.Tensor | None = None
         self.grouping = Grouping()
         self._state: dict[str, object] = {}
         self._seen = 0

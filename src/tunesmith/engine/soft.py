@@ -34,7 +34,8 @@ def soften(model: Computes, info: AdapterInfo, stored: torch.Tensor) -> Pairs:
     if stored.numel() != count * model.num_layers * 2 * heads * head_size:
         raise _misfit(info)
     planes = stored.to(model.device, model.dtype).view(count, model.num_layers, 2, heads, head_size)
-    return [(planes[:, layer, 0].contiguous(), planes[:, layer, 1].contiguous()) for layer in range(model.num_layers)]
+    keys = planes[:, :, 0] if model.key_order is None else planes[:, :, 0][..., model.key_order]
+    return [(keys[:, layer].contiguous(), planes[:, layer, 1].contiguous()) for layer in range(model.num_layers)]
 
 
 def _misfit(info: AdapterInfo) -> InvalidRequest:
