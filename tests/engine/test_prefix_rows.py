@@ -1,11 +1,14 @@
 """Keys and values that the prefix cache gives are those that were computed, whatever became of the row meanwhile."""
 
+import random
 from dataclasses import replace
+
+import pytest
 
 from engine.engines import make_prompts
 from engine.fakes import make_sequence, play
 from tunesmith.engine.build import build_runner
-from tunesmith.engine.scheduler import Scheduler
+from tunesmith.engine.scheduler import Limits, Scheduler
 from tunesmith.engine.sequence import Sequence
 from tunesmith.models.catalog import Base
 
@@ -34,3 +37,26 @@ def test_what_a_long_sequence_left_is_whole_though_the_cache_shrinks_as_it_is_sa
         play(scheduler, runner)
     assert found.num_cached_prompt == 192
     assert found.tokens == fresh.tokens
+
+
+@pytest.mark.parametrize(("num_blocks", "max_cache_tokens"), [(500, 1 << 17), (12, 1 << 17), (500, 512), (0, 512)])
+def test_hits_evictions_and_preemptions_change_no_answer(small_base: Base, num_blocks: int, max_cache_tokens: int) -> None:
+    runner, dice = build_runner(small_base, "none"), random.Random(2)
+    prefixes = make_prompts((40, 70, 100), 4096)
+    tails = make_prompts(tuple(dice.randrange(1, 20) for _ in range(24)), 4096, seed=6)
+    asked = [(dice.choice(prefixes) + tail, dice.randrange(1, 40)) for tail in tails]
+
+    def answers(limits: Limits, root: bytes | None) -> tuple[list[list[int]], Scheduler]:
+        scheduler = Scheduler(limits)
+        made = [greedy(id, prompt, count, root) for id, (prompt, count) in enumerate(asked)]
+        for sequence in made:
+            scheduler.add(sequence)
+            play(scheduler, runner, steps=1)
+        play(scheduler, runner)
+        return [sequence.tokens for sequence in made], scheduler
+
+    expected, _ = answers(replace(runner.limits, num_blocks=0), None)
+    got, scheduler = answers(replace(runner.limits, num_blocks=num_blocks, max_cache_tokens=max_cache_tokens), b"r")
+    assert got == expected
+    assert (scheduler.num_preemptions > 0) == (max_cache_tokens == 512)
+    assert (scheduler.num_cached_prompt_tokens > 0) == (num_blocks > 0)
