@@ -82,7 +82,7 @@ def test_counts_that_grow_with_the_completion_are_those_of_a_fresh_count() -> No
 
 def test_biases_are_added_and_end_tokens_wait_for_their_time() -> None:
     given = logits(2)
-    biased = sequence([1], [2], logit_bias=((3, 2.5), (4, -100.0)))
+    biased = sequence([1], [2], logit_bias=((3, 2.5), (4, -100.0), (40, 1.0)))
     young = sequence([1], [2], min_tokens=2)
     shaped, _ = shape(given, [biased, young])
     assert torch.allclose(shaped[0, 3:5], given[0, 3:5] + torch.tensor([2.5, -100.0]))

@@ -89,18 +89,18 @@ def penalise(logits_RV: torch.Tensor, rows: list[int], sequences: list[Sequence]
 
 
 def bias(logits_RV: torch.Tensor, rows: list[int], sequences: list[Sequence]) -> None:
-    """In place: the given biases, and no end token before its time."""
+    """In place: the given biases, and no end token before its time. A tokenizer may have tokens that the model has not."""
+    num_tokens = logits_RV.shape[-1]
     places: list[tuple[int, int]] = []
     added: list[float] = []
     for row in rows:
         sequence = sequences[row]
-        for token, value in sequence.sampling.logit_bias:
-            places.append((row, token))
-            added.append(value)
-        if sequence.num_completion_tokens < sequence.sampling.min_tokens:
-            for token in sequence.end_tokens:
+        is_young = sequence.num_completion_tokens < sequence.sampling.min_tokens
+        ends = [(token, NEVER) for token in sequence.end_tokens] if is_young else []
+        for token, value in (*sequence.sampling.logit_bias, *ends):
+            if token < num_tokens:
                 places.append((row, token))
-                added.append(NEVER)
+                added.append(value)
     if places:
         at = torch.tensor(places, device=logits_RV.device).unbind(1)
         logits_RV.index_put_(at, torch.tensor(added, device=logits_RV.device), accumulate=True)
