@@ -17,8 +17,8 @@ from tunesmith.errors import ContextTooLong, Overloaded
 
 SOFT, NUM_VIRTUAL = 2, 20
 """An adapter with a soft prompt."""
-many = settings(derandomize=True, database=None, deadline=None, max_examples=120)
-few = settings(many, max_examples=50)
+many = settings(derandomize=True, database=None, deadline=None, max_examples=90)
+few = settings(many, max_examples=40)
 
 
 @dataclass(frozen=True)
