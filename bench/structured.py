@@ -28,7 +28,7 @@ from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.engine.build import build_runner
 from tunesmith.engine.constraints import Form, Forms, json_grammar
 from tunesmith.engine.core import Core
-from tunesmith.engine.logits import spread
+from tunesmith.engine.logits import bars
 from tunesmith.engine.sequence import Sampling, Sequence
 from tunesmith.engine.text import TextStream
 from tunesmith.models.catalog import Base, find_base
@@ -161,8 +161,8 @@ def speed(bench: Bench, rounds: int) -> None:
         form.accept(token)
     start = time.perf_counter()
     for _ in range(100):
-        allowed = spread(torch.frombuffer(bytearray(bits * 8), dtype=torch.uint8).view(8, -1), logits.shape[-1])
-        logits.masked_fill(~allowed, float("-inf"))
+        masks = torch.frombuffer(bytearray(bits * 8), dtype=torch.uint8).view(8, -1)
+        logits.index_add(0, torch.arange(8), bars(masks, logits.shape[-1]))
     print(f"mask of a row: {statistics.median(steps) * 1e6:.0f} us median, {max(steps) * 1e6:.0f} us most; "
           f"spread and applied to 8 rows of 49,152: {(time.perf_counter() - start) * 1e4:.0f} us")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.fakes import make_sequence
-from tunesmith.engine.logits import shape, spread
+from tunesmith.engine.logits import bars, shape
 from tunesmith.engine.sampler import sample
 from tunesmith.engine.sequence import VIRTUAL, Sampling, Sequence, TokenLogprob
 from tunesmith.errors import EngineFailed, InvalidRequest
@@ -119,6 +119,7 @@ def test_log_probabilities_stay_those_of_the_model() -> None:
 @pytest.mark.parametrize("num_tokens", [10, 32, 70])
 def test_bits_are_spread_lowest_first_and_what_lies_beyond_them_may_not_come(num_tokens: int) -> None:
     bits = (1 << 0 | 1 << 9 | 1 << 31).to_bytes(4, "little")
-    spread_out = spread(torch.frombuffer(bytearray(bits * 2), dtype=torch.uint8).view(2, 4), num_tokens)
+    added = bars(torch.frombuffer(bytearray(bits * 2), dtype=torch.uint8).view(2, 4), num_tokens)
     expected = {token for token in (0, 9, 31) if token < num_tokens}
-    assert [set(row.nonzero()[:, 0].tolist()) for row in spread_out] == [expected, expected]
+    assert [set((row == 0).nonzero()[:, 0].tolist()) for row in added] == [expected, expected]
+    assert set(added.unique().tolist()) == {0.0, float("-inf")}

