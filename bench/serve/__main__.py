@@ -70,6 +70,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=ROOT / ".tunesmith" / "bench-serve", help="bases, adapters, logs")
     vllm = os.environ.get("VLLM_PYTHON")
     parser.add_argument("--vllm-python", type=Path, default=vllm, help="python of vLLM's environment [default: $VLLM_PYTHON]")
+    parser.add_argument("--vllm-preload", type=Path, help="OpenMP library for vLLM [default: Intel's, where it is]")
     parser.add_argument("--minutes", type=float, default=30.0, help="what would begin later is left out, and named")
     parser.add_argument("--out", type=Path, help="JSON lines are added here [default: FOLDER/rows.jsonl]")
     parser.add_argument("--write-results", metavar="DATE", help="write the section of docs/results.md from all of --out")
@@ -143,6 +144,11 @@ linear layers.
 """
 
 
+def _intel_openmp(vllm_python: Path | None) -> Path | None:
+    library = vllm_python.absolute().parent.parent / "lib" / "libiomp5.so" if vllm_python is not None else None
+    return library if library is not None and library.exists() else None
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -153,7 +159,8 @@ def _processor() -> str:
 def main() -> None:
     args = arguments()
     rounds = max(2, args.rounds - 1) if args.quick else args.rounds
-    bench = Bench(args.folder.absolute(), args.vllm_python, args.threads, rounds, args.quick)
+    preload = args.vllm_preload or _intel_openmp(args.vllm_python)
+    bench = Bench(args.folder.absolute(), args.vllm_python, preload, args.threads, rounds, args.quick)
     out = args.out or bench.folder / "rows.jsonl"
     set_up(bench, args.only or list(MEASUREMENTS))
     rows = asyncio.run(run(args, bench, out))

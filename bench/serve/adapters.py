@@ -142,7 +142,8 @@ async def many(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row]:
             memory: list[float] = []
             failures: list[str] = []
             used: set[str] = set()
-            await _traffic(router, four * 4, prompts, failures)
+            # Before anything counts: the engine starts, its places and its prefix cache fill up.
+            await _traffic(router, four * 4 + dice.choices(targets, weights, k=count), prompts, failures)
             for _ in range(pool.bench.rounds):
                 few.append(await _traffic(router, list(itertools.islice(itertools.cycle(four), count)), prompts, failures))
                 chosen = dice.choices(targets, weights, k=count)

@@ -32,6 +32,8 @@ class Bench:
 
     folder: Path
     vllm_python: Path | None
+    vllm_preload: Path | None
+    """OpenMP library for vLLM: its documentation asks for Intel's on x86; torch's own is the other choice."""
     threads: int = 2
     rounds: int = 3
     quick: bool = False
@@ -219,7 +221,6 @@ def _transformers(wanted: Wanted, bench: Bench, port: int) -> Command:
 def _vllm(wanted: Wanted, bench: Bench, port: int) -> Command:
     """Prefix caching is on, as it is in ours; prompts are never asked twice unless the measurement says so.
 
-    Its documentation asks for Intel's OpenMP to be preloaded on x86: done where its environment has it.
     """
     if bench.vllm_python is None or not bench.vllm_python.exists():
         raise PeerFailed("vLLM is not installed: give --vllm-python")
@@ -238,9 +239,8 @@ def _vllm(wanted: Wanted, bench: Bench, port: int) -> Command:
         "PATH": f"{home}:{os.environ['PATH']}", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": threads, "VLLM_NO_USAGE_STATS": "1",
     }
-    openmp = home.parent / "lib" / "libiomp5.so"
-    if openmp.exists():
-        environment["LD_PRELOAD"] = str(openmp)
+    if bench.vllm_preload is not None:
+        environment["LD_PRELOAD"] = str(bench.vllm_preload)
     return [*command, *wanted.options], environment, wanted.base
 
 

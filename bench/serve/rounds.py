@@ -139,7 +139,7 @@ def _text(said: Said, prompts: Prompts) -> str:
 
 
 class Others:
-    """What the rest of the machine computes while we measure."""
+    """What the rest of the machine computes while we measure. Processes that come and go in between are not seen."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -147,18 +147,20 @@ class Others:
 
     def warning(self) -> str:
         """Empty when it was quiet."""
-        cores = (_others_seconds() - self._before) / (time.perf_counter() - self._start)
+        spent = sum(seconds - self._before.get(key, 0.0) for key, seconds in _others_seconds().items())
+        cores = spent / (time.perf_counter() - self._start)
         return f"not quiet: others used {cores:.1f} cores meanwhile" if cores > MOST_CORES_OF_OTHERS else ""
 
 
-def _others_seconds() -> float:
-    """Processor seconds of everything but us and our descendants, the dead ones included."""
-    whole, mine = psutil.cpu_times(), os.times()
-    own = mine.user + mine.system + mine.children_user + mine.children_system
-    for process in psutil.Process().children(recursive=True):
-        times = process.cpu_times()
-        own += times.user + times.system + times.children_user + times.children_system
-    return float(whole.user + whole.nice + whole.system + whole.irq + whole.softirq - own)
+def _others_seconds() -> dict[tuple[int, float], float]:
+    """(pid, time of birth) -> processor seconds, of all processes but ours."""
+    ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    every = psutil.process_iter(["pid", "create_time", "cpu_times"])
+    return {
+        (info["pid"], info["create_time"]): info["cpu_times"].user + info["cpu_times"].system
+        for info in (process.info for process in every)
+        if info["pid"] not in ours and info["cpu_times"] is not None
+    }
 
 
 def say(text: str) -> None:

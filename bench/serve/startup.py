@@ -115,6 +115,8 @@ STARTS = {
     "bare script": _bare, "ours": _server("ours"), "tunesmith serve": _desk, "transformers serve": _server("transformers serve"),
     "vllm": _server("vllm"),
 }
+SLOW = ("transformers serve", "vllm")
+"""Started twice, not once more to bring files into the page cache."""
 
 
 async def start(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row]:
@@ -122,10 +124,10 @@ async def start(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row]
     await pool.drop()
     series: dict[str, list[Times]] = {who: [] for who in STARTS}
     errors: dict[str, str] = {}
-    for number in range(pool.bench.rounds + 1):
+    rounds = 1 if pool.bench.quick else pool.bench.rounds
+    for number in range(rounds + 1):
         for who, begin in STARTS.items():
-            is_slow = who in ("vllm", "transformers serve")
-            if who in errors or (is_slow and number not in (1, 2)[: 1 if pool.bench.quick else 2]):
+            if who in errors or (who in SLOW and number not in (1, 2)):
                 continue
             try:
                 times = await begin(pool.bench, base)
