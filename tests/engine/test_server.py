@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -257,3 +258,17 @@ async def test_tool_calls_come_as_tool_calls(served: Served) -> None:
     assert deltas[-1]["finish_reason"] == "tool_calls"
     unasked = parse(ChatRequest, {"model": "m", "messages": HELLO, "tools": tools, "tool_choice": "none"})
     assert chat_choice(unasked, served.vocabulary, 0, Collected(text=said))["message"]["content"] == said
+
+
+async def test_a_full_queue_tells_when_to_ask_again(served: Served) -> None:
+    limits = served.core._scheduler.limits
+    served.core._scheduler.limits = replace(limits, max_waiting=0, max_sequences=1)
+    try:
+        async with TestServer(Server(served).app()) as running, aiohttp.ClientSession() as client:
+            body = {"model": served.base.id, "prompt": "a", "n": 8, "max_tokens": 4}
+            answer = await client.post(running.make_url("/v1/completions"), json=body, headers={"Authorization": f"Bearer {KEY}"})
+            assert answer.status == 429
+            assert answer.headers["Retry-After"] == "1"
+            assert (await answer.json())["error"]["code"] == "engine_overloaded"
+    finally:
+        served.core._scheduler.limits = limits

@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from tunesmith.engine.answers import Answers, Loaded, Served, read_json_body
 from tunesmith.engine.metrics import Meter
 from tunesmith.engine.responses import error_body
-from tunesmith.errors import InvalidRequest, NotFound, TunesmithError, Unauthorized
+from tunesmith.errors import InvalidRequest, NotFound, Overloaded, TunesmithError, Unauthorized
 from tunesmith.models.artifact import AdapterInfo, read_adapter
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -61,7 +61,8 @@ class Server:
             self._check_key(request)
             return await handler(request)
         except TunesmithError as error:
-            return web.json_response(error_body(error), status=error.status)
+            headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
+            return web.json_response(error_body(error), status=error.status, headers=headers)
         except web.HTTPException as error:
             known = TunesmithError(f"{request.method} {request.path}: {error.reason}.", code=f"http_{error.status}")
             known.status = error.status
