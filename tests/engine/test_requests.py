@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tunesmith.engine.requests import NEUTRAL, ChatRequest, CompletionRequest, TokenizeRequest, parse
+from tunesmith.engine.parsing import NEUTRAL, parse
+from tunesmith.engine.requests import ChatRequest, CompletionRequest, TokenizeRequest
 from tunesmith.errors import ContextTooLong, InvalidRequest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

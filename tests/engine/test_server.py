@@ -237,7 +237,8 @@ async def test_a_client_that_leaves_ends_its_work(client: AsyncOpenAI, model: st
 
 async def test_tool_calls_come_as_tool_calls(served: Served) -> None:
     """A random model calls no tools, so the answer's text is put in the model's place."""
-    from tunesmith.engine.requests import ChatRequest, parse
+    from tunesmith.engine.parsing import parse
+    from tunesmith.engine.requests import ChatRequest
     from tunesmith.engine.responses import ChatStream, Collected, chat_choice
     from tunesmith.engine.sequence import Output
 

@@ -14,12 +14,15 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from tunesmith.engine.completions import CompletionStream, completion_answer
 from tunesmith.engine.constraints import Form, Forms
 from tunesmith.engine.core import Core
+from tunesmith.engine.embeddings import embedding_answer
 from tunesmith.engine.events import Events, Indexed, collect, read_json_body
 from tunesmith.engine.identity import FindAdapter, Loaded, cache_root, fingerprint
-from tunesmith.engine.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Order, Request, each_prompt, parse
-from tunesmith.engine.responses import ChatStream, CompletionStream, Tally, chat_answer, completion_answer, embedding_answer, head
+from tunesmith.engine.parsing import parse
+from tunesmith.engine.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Order, Request, each_prompt
+from tunesmith.engine.responses import ChatStream, Tally, chat_answer, head
 from tunesmith.engine.sequence import VIRTUAL, Output, Sampling, Sequence
 from tunesmith.engine.text import Decode, TextStream
 from tunesmith.engine.texts import Texts, chat_prompt, read_prompt

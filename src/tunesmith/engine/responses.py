@@ -1,17 +1,14 @@
-"""Answers in OpenAI's shapes, from what the sequences gave. Pure functions and small collectors; no HTTP, no torch."""
+"""Answers to chats in OpenAI's shape, and what all answers share. Pure functions and small collectors; no HTTP, no torch."""
 
-import base64
-import math
-import struct
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith.engine.requests import ChatRequest, CompletionRequest, EmbeddingRequest, NamedTool
+from tunesmith.engine.requests import ChatRequest, NamedTool
 from tunesmith.engine.sequence import Output, TokenLogprob
 from tunesmith.engine.tools import ToolCall
 from tunesmith.engine.vocabulary import Vocabulary
-from tunesmith.errors import EngineFailed, TunesmithError
+from tunesmith.errors import TunesmithError
 from tunesmith.types import new_id
 
 Json = dict[str, Any]
@@ -80,9 +77,6 @@ def tallied(prompts: list[list[int]], num_choices: int, choices: list[Collected]
     for index, choice in enumerate(choices):
         tally.add(index, len(choice.tokens), choice.num_cached_prompt)
     return tally.body()
-
-
-# -- chat ---------------------------------------------------------------------------------------------------------------
 
 
 def head(kind: str, prefix: str, model: str, fingerprint: str) -> Json:
@@ -185,106 +179,3 @@ class ChatStream:
         if output is not None and self._request.return_token_ids:
             choice["token_ids"] = output.tokens
         return self._head | {"choices": [choice]}
-
-
-# -- completions ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One prompt of a completion request; `text` as the client gave it, or as its tokens spell."""
-
-    text: str
-    tokens: list[int]
-
-
-def completion_answer(
-    request: CompletionRequest, vocabulary: Vocabulary, fingerprint: str, prompts: list[Prompt], choices: list[Collected]
-) -> Json:
-    """`request.n` choices for each prompt."""
-    return head("text_completion", "cmpl", request.model, fingerprint) | {
-        "choices": [
-            completion_choice(request, vocabulary, index, prompts[index // request.n], choice)
-            for index, choice in enumerate(choices)
-        ],
-        "usage": tallied([prompt.tokens for prompt in prompts], request.n, choices),
-    }
-
-
-def completion_choice(request: CompletionRequest, vocabulary: Vocabulary, index: int, prompt: Prompt, choice: Collected) -> Json:
-    body: Json = {
-        "index": index,
-        "text": (prompt.text if request.echo else "") + choice.text,
-        "logprobs": None if request.logprobs is None else completion_logprobs(vocabulary, choice.logprobs),
-        "finish_reason": choice.finish_reason,
-    }
-    return body | ({"token_ids": choice.tokens, "prompt_token_ids": prompt.tokens} if request.return_token_ids else {})
-
-
-def completion_logprobs(vocabulary: Vocabulary, logprobs: list[TokenLogprob], offset: int = 0) -> Json:
-    """The older endpoint's shape: parallel lists. The first token of an echoed prompt has no log-probability."""
-    offsets = []
-    for item in logprobs:
-        offsets.append(offset)
-        offset += len(vocabulary.text_of(item.token))
-    return {
-        "tokens": [vocabulary.text_of(item.token) for item in logprobs],
-        "token_logprobs": [item.logprob for item in logprobs],
-        "top_logprobs": [
-            None if item.logprob is None else {vocabulary.text_of(token): value for token, value in item.top} for item in logprobs
-        ],
-        "text_offset": offsets,
-    }
-
-
-class CompletionStream:
-    """The chunks of one choice of a streamed completion."""
-
-    def __init__(self, request: CompletionRequest, vocabulary: Vocabulary, first: Json, index: int):
-        self._request = request
-        self._vocabulary = vocabulary
-        self._head = first
-        self._index = index
-        self._offset = 0
-
-    def chunks(self, output: Output) -> list[Json]:
-        logprobs = None
-        if self._request.logprobs is not None:
-            logprobs = completion_logprobs(self._vocabulary, output.logprobs, self._offset)
-            self._offset += len(output.text)
-        choice = {"index": self._index, "text": output.text, "logprobs": logprobs, "finish_reason": output.finish_reason}
-        if self._request.return_token_ids:
-            choice["token_ids"] = output.tokens
-        return [self._head | {"choices": [choice]}]
-
-
-# -- embeddings -----------------------------------------------------------------------------------------------------------
-
-
-def embedding_answer(request: EmbeddingRequest, prompts: list[list[int]], choices: list[Collected]) -> Json:
-    """Raises EngineFailed for a vector that has no direction."""
-    num_tokens = sum(len(prompt) for prompt in prompts)
-    return {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": encoded(request, unit(choice.embedding or []))}
-            for index, choice in enumerate(choices)
-        ],
-        "model": request.model,
-        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
-    }
-
-
-def unit(vector: list[float]) -> list[float]:
-    """Of length 1, as OpenAI's are: a dot product is then the cosine."""
-    length = math.hypot(*vector)
-    if not 0 < length < math.inf:
-        raise EngineFailed("The model computed no valid embedding for this input.")
-    return [value / length for value in vector]
-
-
-def encoded(request: EmbeddingRequest, vector: list[float]) -> list[float] | str:
-    """As numbers, or base64 of little-endian float32, which the openai package asks for by itself."""
-    if request.encoding_format == "float":
-        return vector
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -5,10 +5,12 @@ from typing import Any
 from aiohttp import web
 
 from tunesmith.data.chat_template import piece_ids, prompt_ids, text_ids
+from tunesmith.engine.completions import Prompt
 from tunesmith.engine.events import read_json_body
 from tunesmith.engine.identity import FindAdapter
-from tunesmith.engine.requests import DetokenizeRequest, TokenizeRequest, parse
-from tunesmith.engine.responses import Json, Prompt
+from tunesmith.engine.parsing import parse
+from tunesmith.engine.requests import DetokenizeRequest, TokenizeRequest
+from tunesmith.engine.responses import Json
 from tunesmith.engine.vocabulary import Vocabulary
 from tunesmith.errors import InvalidData, InvalidRequest
 from tunesmith.types import Message

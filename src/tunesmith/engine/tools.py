@@ -12,6 +12,8 @@ from transformers.utils.chat_parsing import ResponseParser
 Json = dict[str, Any]
 BROKEN = (ValueError, KeyError, TypeError, RecursionError)
 """What a response template raises for a region that is not what it should be."""
+MARKED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*\w+\s*)?\[ARGS\]\s*")
+"""What stands before a call's arguments in Mistral's newer form."""
 
 
 class ToolCall(NamedTuple):
@@ -94,7 +96,7 @@ def calls_of(value: Any) -> list[ToolCall]:
     anything that is not a call."""
     if isinstance(value, str):
         try:
-            values = json_values(value) if value[:1] in ("{", "[") and not value.startswith("[TOOL") else marked_values(value)
+            values = json_values(value) if value[:1] in ("{", "[") else marked_values(value)
         except (ValueError, RecursionError):
             return []
     else:
@@ -112,9 +114,6 @@ def json_values(text: str) -> list[Any]:
         while at < len(text) and text[at] in " \n\t\r;,":
             at += 1
     return values
-
-
-MARKED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*\w+\s*)?\[ARGS\]\s*")
 
 
 def marked_values(text: str) -> list[Any]:
