@@ -1,23 +1,19 @@
 """What is served is what was trained: tokens equal `generate`, log-probabilities equal PEFT's forward, alone and mixed."""
 
-import queue
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tunesmith.engine.build import build_runner
-from tunesmith.engine.core import Core
-from tunesmith.engine.sequence import Output, Sampling, Sequence
-from tunesmith.engine.text import TextStream
+from tests.engine.engines import Engine, save_base
 from tunesmith.errors import InvalidRequest
 from tunesmith.models.artifact import AdapterInfo
-from tunesmith.models.catalog import Base, find_base
+from tunesmith.models.catalog import Base
 from tunesmith.models.loader import load_base
-from tunesmith.paths import TINY
 from tunesmith.types import Quantization
 
 Make = Callable[..., AdapterInfo]
@@ -28,31 +24,6 @@ LENGTHS = (1, 40, 7, 90, 23, 3, 64, 12)
 def prompts(count: int = len(LENGTHS)) -> list[list[int]]:
     dice = random.Random(5)
     return [[dice.randrange(4000) for _ in range(LENGTHS[n % len(LENGTHS)])] for n in range(count)]
-
-
-class Engine:
-    """A runner with its thread, and a way to ask it many things at once."""
-
-    def __init__(self, base: Base, quantization: Quantization):
-        self.runner = build_runner(base, quantization)
-        self.core = Core(self.runner)
-        self.core.start()
-        self._count = 0
-
-    def ask(self, asked: list[tuple[list[int], int | None]], **sampling: object) -> list[Output]:
-        """One answer for each (prompt, adapter), computed together."""
-        done: queue.Queue[tuple[int, Output]] = queue.Queue()
-        for index, (prompt, adapter) in enumerate(asked):
-            wanted = Sampling(**{"max_tokens": 24, "temperature": 0.0, **sampling})  # type: ignore[arg-type]
-            self._count += 1
-            self.core.add(Sequence(
-                id=self._count, tokens=list(prompt), sampling=wanted, sink=lambda output, index=index: done.put((index, output)),
-                text=TextStream(lambda tokens: ""), end_tokens=frozenset(), max_positions=self.runner.base.max_positions,
-                adapter=adapter,
-            ))
-        answers = dict(done.get(timeout=120) for _ in asked)
-        assert not any(output.error for output in answers.values())
-        return [answers[index] for index in range(len(asked))]
 
 
 @pytest.fixture(scope="module", params=["none", "nf4"])
@@ -179,16 +150,10 @@ def test_a_dropped_adapter_leaves_nothing_on_the_model(engine: Engine, precision
     assert not any(serial in lora.updates for lora in loras)
 
 
-def save_with_tokenizer(model: torch.nn.Module, folder) -> Base:
-    model.save_pretrained(folder)
-    (folder / "tokenizer.json").write_bytes((TINY / "tokenizer.json").read_bytes())
-    return find_base(str(folder))
-
-
 def test_another_architecture_is_served_by_the_same_code(tmp_path) -> None:
     torch.manual_seed(1)
     config = GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=128, vocab_size=4096, initializer_range=0.2)
-    base = save_with_tokenizer(GPT2LMHeadModel(config), tmp_path)
+    base = save_base(GPT2LMHeadModel(config), tmp_path)
     engine = Engine(base, "none")
     try:
         asked = [prompt[:60] for prompt in prompts()]
@@ -197,3 +162,14 @@ def test_another_architecture_is_served_by_the_same_code(tmp_path) -> None:
         assert [answer.tokens for answer in answers] == [generate(reference, prompt) for prompt in asked]
     finally:
         engine.core.stop()
+
+
+def test_an_embedding_is_the_mean_of_the_last_hidden_states(
+    engine: Engine, reference: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [prompt for prompt in prompts() if len(prompt) > 1]
+    monkeypatch.setattr(engine.core._scheduler, "limits", replace(engine.runner.limits, max_chunk=8))
+    answers = engine.ask([(prompt, None) for prompt in asked], max_tokens=0, embed=True)
+    for prompt, answer in zip(asked, answers, strict=True):
+        hidden = reference.model(torch.tensor([prompt])).last_hidden_state[0].mean(0)
+        assert torch.allclose(torch.tensor(answer.embedding), torch.nn.functional.normalize(hidden, dim=0), atol=1e-4)
