@@ -16,6 +16,7 @@ from tunesmith.models.catalog import Base
 from tunesmith.serving.driven import Driven, backoff_seconds
 from tunesmith.serving.embedded import Embedded
 from tunesmith.serving.memory import Memory
+from tunesmith.serving.orders import threads_of
 from tunesmith.serving.processes import EngineOrder
 from tunesmith.serving.routing import Adapter, Router, Target, base_target
 from tunesmith.settings import Settings
@@ -97,6 +98,14 @@ def test_an_engine_dies_with_its_parent(small_base: Base, tmp_path: Path) -> Non
 
 def test_the_wait_grows_with_each_crash_and_has_an_end() -> None:
     assert [backoff_seconds(failures) for failures in (0, 1, 2, 3, 20)] == [0.0, 0.5, 1.0, 2.0, 30.0]
+
+
+def test_threads_are_shared_among_replicas_and_with_a_training() -> None:
+    of = Settings.model_validate
+    assert threads_of(of({}), 8, is_training=False) == 8
+    assert threads_of(of({}), 8, is_training=True) == 4
+    assert threads_of(of({"replicas": 4}), 8, is_training=True) == 1
+    assert threads_of(of({"replicas": 4, "threads": 2}), 8, is_training=True) == 1
 
 
 def test_the_desks_side_imports_no_torch() -> None:

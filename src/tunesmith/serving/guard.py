@@ -2,8 +2,9 @@
 
     python -I -S guard.py PROGRAM ARGUMENT ...
 
-The parent holds the other end of stdin. When stdin ends, the program's whole process group is killed; SIGTERM is passed on, so
-that the program can end what it has begun. What the program leaves behind when it ends is killed too.
+Started as the head of a process group, it shares it with the program and all that the program starts. The parent holds the other
+end of stdin: when stdin ends, the whole group is killed, the guard too. SIGTERM is for the program only, so that it can end what
+it has begun. What it leaves behind is told to end; the parent kills what then is left of the group (`EngineProcess.stop`).
 """
 
 import ctypes
@@ -12,35 +13,28 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
 
 
 def main(command: list[str]) -> int:
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_become)  # no other thread runs yet
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)  # no other thread runs yet
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    threading.Thread(target=_watch, args=(child.pid,), daemon=True).start()
+    threading.Thread(target=_watch, daemon=True).start()
     code = child.wait()
-    _kill(child.pid)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
     return code if code >= 0 else 128 - code
 
 
-def _become() -> None:
-    """A group of its own, which dies even if this guard is killed."""
-    os.setsid()
+def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
-def _watch(group: int) -> None:
+def _watch() -> None:
     while os.read(0, 4096):
         pass
-    _kill(group)
-
-
-def _kill(group: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

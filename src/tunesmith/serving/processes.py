@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,6 +80,8 @@ class EngineProcess:
         if not await self._wait(STOP_SECONDS):
             self._child.kill()
             await asyncio.to_thread(self._child.wait)
+        with suppress(ProcessLookupError):  # what it started, and left behind when it was killed
+            os.killpg(self._child.pid, signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _wait(self, seconds: float) -> bool:

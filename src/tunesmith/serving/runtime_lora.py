@@ -5,6 +5,8 @@ from pathlib import Path
 from tunesmith.errors import EngineFailed, InvalidRequest
 from tunesmith.serving.client import Client, said
 
+NO_FOLDER = "No adapter found"
+"""vLLM's words when the folder is not there, which it answers with 404 as it does for an unknown route."""
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
 
@@ -18,7 +20,7 @@ async def load_lora(client: Client, name: str, path: Path, label: str) -> None:
     message = str(error.get("message", "")) if isinstance(error, dict) else ""
     if status < 400 or "already been loaded" in message:
         return
-    if status in {404, 405} and "lora" not in message.lower():
+    if status in {404, 405} and NO_FOLDER not in message:
         raise InvalidRequest(
             f"{label} takes no adapters: it has no route {LOAD}.", hint="Serve fine-tuned models with --engine embedded or vllm.",
             param="model", code="adapter_not_supported",
