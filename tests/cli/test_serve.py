@@ -4,9 +4,11 @@ import io
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tunesmith.paths import SUPPORT_DESK
+from tunesmith.paths import SUPPORT_DESK, TINY
 
 SMALL_DISK = """
 import os, resource, signal, sys
@@ -141,3 +143,45 @@ def command_lines():
         if entry.name.isdigit():
             with suppress(OSError):
                 yield (entry / "cmdline").read_bytes()
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "tunesmith", *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_it_answers_health_while_it_loads_starts_its_engine_unasked_and_takes_bases_from_the_command_line(tmp_path):
+    """From the first moment on: the port answers before anything heavy is imported."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    data, url = tmp_path / "data", f"http://127.0.0.1:{port}"
+    command = [*SERVE, "--data-dir", str(data), "--port", str(port), "--threads", "1"]
+    seen = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while not seen or seen[-1]["status"] == "loading":
+                assert process.poll() is None
+                with suppress(urllib.error.URLError, ConnectionError):
+                    told = json.loads(get(f"{url}/health"))
+                    seen += [told] if told not in seen[-1:] else []
+                time.sleep(0.02)
+            assert seen[0] == {"status": "loading", "engines": []}
+            assert seen[-1]["engines"][0]["status"] == "ready"
+            progress = [engine["progress"] for told in seen for engine in told["engines"]]
+            assert progress == sorted(progress)
+            added = run("models", "add", TINY, "--name", "second", "--data-dir", data, "--json")
+            assert json.loads(added.stdout)["served_at"] == f"{url}/v1", added.stderr
+            assert [engine["base"] for engine in json.loads(get(f"{url}/health"))["engines"]] == ["tunesmith/tiny", "second"]
+            assert run("models", "remove", "second", "--data-dir", data).returncode == 0
+            assert [engine["base"] for engine in json.loads(get(f"{url}/health"))["engines"]] == ["tunesmith/tiny"]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+    assert process.returncode == 0
+    assert not (data / "desk.json").exists()
+    assert json.loads(run("models", "add", "tunesmith/tiny", "--data-dir", data, "--json").stdout)["served_at"] is None
+
+
+def test_vllm_that_is_not_installed_is_said_at_once(tmp_path):
+    ended = run("serve", "--port", "0", "--data-dir", tmp_path, "--engine", "vllm")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "tunesmith engines install vllm" in ended.stderr
