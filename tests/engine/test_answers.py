@@ -4,6 +4,7 @@ import base64
 import json
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,8 +13,10 @@ import openai
 import pytest
 from aiohttp.test_utils import TestServer
 from openai import AsyncOpenAI
+from peft import PromptTuningConfig
 from pydantic import BaseModel
 
+from engine.engines import save_peft
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.engine.answers import Served
 from tunesmith.engine.build import build_runner
@@ -254,6 +257,28 @@ async def test_a_fingerprint_proves_which_weights_answered(
     assert (await ask(model)) == prints[0]
     async for chunk in await client.chat.completions.create(model="tuned-1", messages=HELLO, max_tokens=2, stream=True):
         assert chunk.system_fingerprint == prints[1]
+
+
+async def test_a_soft_prompt_takes_positions_but_is_not_counted(
+    client: AsyncOpenAI, server: TestServer, served: Served, model: str, tmp_path: Path
+) -> None:
+    info = save_peft(served.base, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5), tmp_path / "soft")
+    assert (await post(server, "/adapters", name="soft", path=info.path))[0] == 200
+
+    async def ask(name: str, **asked: Any) -> Any:
+        return await client.completions.create(model=name, prompt=[5, 6, 7], temperature=0, **asked)
+
+    plain, soft = [await ask(name, max_tokens=4, echo=True, logprobs=1) for name in (model, "soft")]
+    assert soft.usage.prompt_tokens == plain.usage.prompt_tokens == 3
+    assert len(soft.choices[0].logprobs.tokens) == len(plain.choices[0].logprobs.tokens) == 7
+    assert soft.choices[0].logprobs.token_logprobs[1:] != plain.choices[0].logprobs.token_logprobs[1:]
+    limit = served.base.max_positions
+    assert (await ask(model, max_tokens=limit - 3)).usage.total_tokens <= limit
+    with pytest.raises(openai.BadRequestError) as caught:
+        await ask("soft", max_tokens=limit - 3)
+    assert caught.value.code == "context_length_exceeded"
+    vectors = [(await client.embeddings.create(model=name, input=[5, 6, 7])).data[0].embedding for name in (model, "soft")]
+    assert vectors[0] != pytest.approx(vectors[1], abs=1e-3)
 
 
 # -- embeddings and tokens ----------------------------------------------------------------------------------------------
