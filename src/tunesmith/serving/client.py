@@ -9,6 +9,8 @@ import aiohttp
 from tunesmith.errors import EngineFailed, InvalidRequest, TunesmithError
 
 CONNECT_SECONDS = 10.0
+KEEP_SECONDS = 2.0
+"""How long an idle connection is used again; less than the engine's patience (uvicorn has 5 s), which would end it under us."""
 
 
 class Client:
@@ -18,7 +20,11 @@ class Client:
         self._label = label
         self._base_url = base_url
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(socket), limit=0) if socket else aiohttp.TCPConnector(limit=0),
+            connector=(
+                aiohttp.UnixConnector(str(socket), limit=0, keepalive_timeout=KEEP_SECONDS)
+                if socket
+                else aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_SECONDS)
+            ),
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         )

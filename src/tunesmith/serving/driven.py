@@ -204,10 +204,11 @@ class Driven:
         self._places.forget()
         process, self._process = self._process, None
         client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        # The process first: a connection that we close under a reader leaves it waiting, one that the engine ends does not.
         if process is not None:
             await process.stop()
+        if client is not None:
+            await client.close()
 
     # -- what it is asked ---------------------------------------------------------------------------------------------
 
