@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.request
 
 import openai
 import pytest
@@ -32,6 +33,10 @@ def test_a_base_is_added_answers_and_is_taken_away(served, client):
         time.sleep(0.1)
     assert (state["progress"], state["running"], state["waiting"]) == (1.0, 0, 0)
     assert client.chat.completions.create(model="second", messages=HELLO, max_tokens=2).model == "second"
+    with urllib.request.urlopen(urllib.request.Request(
+        f"http://127.0.0.1:{served.port}/metrics", headers={"authorization": f"Bearer {served.key}"}
+    )) as page:
+        assert b'generated_tokens_total{base="second",quantization="none",replica="0"} 2.0' in page.read()
     listed = {base["id"]: len(base["engines"]) for base in call(served, "GET", "")[1]["data"]}
     assert listed["second"] == 1
     assert call(served, "DELETE", "/second") == (200, {"id": "second", "object": "base", "deleted": True})
@@ -67,4 +72,5 @@ def test_only_what_is_on_the_shelf_can_be_named(served, name):
 
 
 def test_bases_need_a_key(served):
+    assert served.request("GET", "/metrics", key=False)[0] == 401
     assert served.request("POST", "/v1/bases", json.dumps({"base": "tunesmith/tiny"}), JSON, key=False)[0] == 401
