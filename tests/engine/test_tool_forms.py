@@ -59,7 +59,7 @@ def test_a_forced_answer_is_calls_that_the_parser_finds(
             token = dice.choice([token for token in range(len(tokenizer)) if bits >> token & 1])
             if token == end or (tokens.append(token) or held.accept(token)):
                 break
-        parser = dialect.parser()
+        parser = dialect.parser(is_held=True)
         text = Vocabulary(tokenizer).decode_keeping(dialect.kept)(tokens)
         fed, rest = parser.feed(text), parser.finish()
         calls = fed.calls + rest.calls
@@ -85,3 +85,14 @@ def test_a_named_tool_is_the_only_one_that_can_come() -> None:
     spelled = {tokenizer.decode([token]) for token in range(len(tokenizer)) if bits >> token & 1}
     assert spelled <= {"g", "go", 'go"', 'go",'}
     assert spelled
+
+
+def test_a_tokenizers_own_template_reads_what_the_model_writes_freely_and_no_forced_calls() -> None:
+    tokenizer = byte_tokenizer("no tools here", "<call>")
+    tokenizer.response_template = {"start_anchor": "assistant", "fields": {
+        "tool_calls": {"open": "<call>", "close": "</call>", "content": "json", "repeats": True}, "content": {"content": "text"},
+    }}
+    dialect = ToolDialect(tokenizer)
+    own, forced = '<call>{"name": "go"}</call>', '<tool_call>\n{"name": "go", "arguments": {}}\n</tool_call>'
+    assert dialect.parser(is_held=False).feed(own).calls == dialect.parser(is_held=True).feed(forced).calls != []
+    assert dialect.kept == {tokenizer.convert_tokens_to_ids("<call>")}

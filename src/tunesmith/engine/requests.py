@@ -109,6 +109,11 @@ class ChatRequest(Request):
             return [tool for tool in self.used_tools if tool["function"]["name"] == self.tool_choice.function.name]
         return self.used_tools if self.tool_choice == "required" else []
 
+    @property
+    def holds_calls(self) -> bool:
+        """Does a grammar tell how a call is written, and not the model?"""
+        return bool(self.used_tools) and (self.tool_choice != "auto" or self.response_format.type != "text")
+
     def sampling(self, num_prompt_tokens: int, max_positions: int, number: int) -> Sampling:
         """Of choice `number`. Raises ContextTooLong."""
         asked = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens

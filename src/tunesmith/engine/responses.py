@@ -97,7 +97,7 @@ def chat_answer(
 def chat_choice(request: ChatRequest, vocabulary: Vocabulary, index: int, choice: Collected) -> Json:
     text, calls = choice.text, list[ToolCall]()
     if request.used_tools:
-        parser = vocabulary.dialect.parser()
+        parser = vocabulary.dialect.parser(is_held=request.holds_calls)
         fed, rest = parser.feed(choice.text), parser.finish()
         text, calls = fed.text + rest.text, (fed.calls + rest.calls)[: max_calls(request)]
     message: Json = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
@@ -146,7 +146,7 @@ class ChatStream:
         self._vocabulary = vocabulary
         self._head = first
         self._index = index
-        self._tools = vocabulary.dialect.parser() if request.used_tools else None
+        self._tools = vocabulary.dialect.parser(is_held=request.holds_calls) if request.used_tools else None
         self._num_calls = 0
 
     def begin(self) -> Json:

@@ -95,16 +95,16 @@ class ToolDialect:
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         spelled = str(tokenizer.get_chat_template(tools=[{}]))
         self._form = next((form for mark, form in FORMS if mark in spelled), HERMES)
-        own = tokenizer.response_template
-        self._template = own if own is not None else self._form.response_template
+        self._own = tokenizer.response_template
         added = tokenizer.added_tokens_decoder.items()
         self._added = {token.content: at for at, token in added}
-        told = json.dumps(own) if own is not None else self._form.markers
+        told = json.dumps([self._own, self._form.markers], ensure_ascii=False)
         self.kept: frozenset[int] = frozenset(at for at, token in added if token.special and token.content in told)
         """Special tokens that tell where a call is: they are kept in the text."""
 
-    def parser(self) -> "ToolText":
-        return ToolText(self._template)
+    def parser(self, *, is_held: bool) -> ToolText:
+        """For an answer that a `grammar` held; or for free text, in which the tokenizer's own template counts."""
+        return ToolText(self._form.response_template if is_held or self._own is None else self._own)
 
     def grammar(self, tools: list[Json], is_parallel: bool, schema: Json | None = None) -> str:
         """Of an answer that is nothing but calls of these tools; or, with a `schema`, such calls or JSON that it allows."""
