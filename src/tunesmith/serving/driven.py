@@ -216,8 +216,11 @@ class Driven:
         if self._client is None or (self._process is not None and not self._process.is_alive):
             return self._last if self._last.status == "loading" else State("down", stage=self._last.stage)
         if self._is_ready:
-            with suppress(EngineFailed):
+            try:
                 self._last = await self._kind.state(self._client, self._process)
+            except EngineFailed as error:
+                if self._process is None:  # elsewhere, where nobody but its answers tells
+                    return State("down", stage=str(error))
         return State("draining", 1.0, "", self._last.running, self._last.waiting) if self._is_draining else self._last
 
     async def models(self) -> list[str]:
