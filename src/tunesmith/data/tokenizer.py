@@ -32,8 +32,10 @@ PLAIN_TEMPLATE = (
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of the base in `folder`, with a chat template and a padding token. Raises InvalidData if it has none."""
     try:
-        maker = PreTrainedTokenizerFast if _is_plain(folder) else AutoTokenizer
-        tokenizer = maker.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if _is_plain(folder):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InvalidData(f"{folder} has no tokenizer that can be loaded: {error}.", hint="Add its tokenizer.json.") from error
     if tokenizer.eos_token is None:
