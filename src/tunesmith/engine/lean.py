@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import embedding, scaled_dot_product_attention, silu
 
 from tunesmith.engine.adapters import Grouping, Lora, Target
-from tunesmith.engine.batch import Batch, visible
+from tunesmith.engine.batch import Batch, Group, visible
 from tunesmith.engine.cache import RowCache
 from tunesmith.engine.int8 import Int8Weight
 from tunesmith.engine.matmul import Weight, fastest
@@ -28,7 +28,9 @@ Weights = Mapping[str, torch.Tensor]
 def is_lean(config: Mapping[str, Any]) -> bool:
     """Can it be tried? The comparison at load decides."""
     kind = _rope(config).get("rope_type", "default")
-    return config.get("model_type") in FAMILIES and kind in {"default", "linear", "llama3"} and config.get("hidden_act") == "silu"
+    if config.get("model_type") not in FAMILIES or config.get("hidden_act", "silu") != "silu":
+        return False
+    return kind in {"default", "linear", "llama3"}
 
 
 class Linear:
@@ -218,7 +220,7 @@ class Lean:
         return out[0].transpose(0, 1).reshape(count, -1)
 
 
-def wanted_groups(batch: Batch, wanted_R: torch.Tensor) -> list[Any]:
+def wanted_groups(batch: Batch, wanted_R: torch.Tensor) -> list[Group]:
     """The groups of the tokens that the head computes: `wanted` goes up, so they are slices again."""
     if not batch.groups or len(wanted_R) == batch.num_tokens:
         return batch.groups

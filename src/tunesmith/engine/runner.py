@@ -24,7 +24,7 @@ from tunesmith.types import Quantization
 Mode = Literal["lean", "module", "single"]
 """Our own forward, the transformers module over our cache, or that module by itself, one request at a time."""
 
-ROW_BYTES = 1 << 30
+ROW_BYTES = 2 << 30
 """Memory for keys and values of running sequences, unless one sequence of full length needs more. Taken as it is needed."""
 BLOCK_BYTES = 1 << 29
 """Memory for stored blocks of prompts that were computed before. Taken as it is needed."""
@@ -49,8 +49,8 @@ class Runner:
         self._model = model
         self.cache = RowCache(model.num_layers, model.device)
         self.adapters = Adapters(model.find, self._soften, model.device, base.revision, quantization)
-        self._sums: WeakKeyDictionary[Sequence, torch.Tensor] = WeakKeyDictionary()
-        """Of hidden states over the prompt so far, for sequences that want an embedding."""
+        self._sums: WeakKeyDictionary[Sequence, dict[int, torch.Tensor]] = WeakKeyDictionary()
+        """For sequences that want an embedding: hidden states, summed up to the last positions where a piece ended."""
         self._warm_up()
         self.limits = self._limits()
 
@@ -142,9 +142,11 @@ class Runner:
         """Adds a piece of the prompt; at its end the embedding is the mean, of length 1."""
         sequence, start, count = work
         part = hidden_TD[: max(0, sequence.num_prompt_tokens - start)].float().sum(0)
-        if start > sequence.num_virtual:
-            part = part + self._sums[sequence]
-        self._sums[sequence] = part
+        known = {} if start <= sequence.num_virtual else {start: self._sums[sequence][start]}
+        if known:
+            part = part + known[start]
+        # The sum before this piece stays, for a step that broke is computed again.
+        self._sums[sequence] = known | {start + count: part}
         if start + count >= sequence.num_prompt_tokens and sequence.embedding is None:
             sequence.embedding = torch.nn.functional.normalize(part, dim=0).tolist()
 

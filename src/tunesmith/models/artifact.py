@@ -17,14 +17,16 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from tunesmith.errors import InvalidRequest, NotFound
 from tunesmith.models.catalog import Base, read_header
 from tunesmith.models.shelf import read_json
-from tunesmith.recipes.run import Recipe
 from tunesmith.store import fsync_folder, storage_error, write_atomically
 from tunesmith.types import Quantization
+
+if TYPE_CHECKING:
+    from tunesmith.recipes.run import Recipe
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -105,7 +107,7 @@ def read_tensors(path: Path) -> dict[str, RawTensor]:
     return tensors
 
 
-def save_adapter(model: Saves, folder: Path, base: Base, recipe: Recipe) -> AdapterInfo:
+def save_adapter(model: Saves, folder: Path, base: Base, recipe: "Recipe") -> AdapterInfo:
     """Writes the model's adapter to `folder`, whole or not at all, in place of one that is there. Raises StorageFull."""
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
