@@ -16,8 +16,9 @@ demo: setup
 serve: setup
 	$(BIN)/tunesmith serve
 
+# Two processes, file by file: most of the time goes into starts of engines and workers, which use one core each.
 test: setup-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench-serve: setup-dev
 	$(BIN)/python -m bench.serve $(ARGS)
@@ -27,7 +28,7 @@ test-vllm: setup-dev
 	$(BIN)/python -m pytest -m vllm tests/serving
 
 check: setup-dev
-	$(BIN)/ruff check src tests scripts examples
+	$(BIN)/ruff check src tests scripts examples bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/docs tests/test_house.py
