@@ -69,8 +69,10 @@ def make_adapter(base: Base, rank: int, seed: int, folder: Path) -> AdapterInfo:
     return save_adapter(get_peft_model(load_base(base, "none"), lora), folder / f"{rank}-{seed}", base, recipe)
 
 
-def engine_ways(base: Base, wanted: list[str], threads: int, folder: Path) -> dict[str, Callable[[list[list[int]]], None]]:
-    """One engine in float32 and one in int8, as far as they are wanted."""
+def engine_ways(
+    base: Base, wanted: list[str], threads: int, folder: Path, cores: list[Core]
+) -> dict[str, Callable[[list[list[int]]], None]]:
+    """One engine in float32 and one in int8, as far as they are wanted; they are put into `cores`, to be stopped."""
     ways: dict[str, Callable[[list[list[int]]], None]] = {}
     for prefix, quantize in (("", None), ("int8-", "int8")):
         plain = quantize or "base"
@@ -81,6 +83,7 @@ def engine_ways(base: Base, wanted: list[str], threads: int, folder: Path) -> di
         print(f"{plain}: {runner.mode}")
         core = Core(runner, on_thread_start=partial(torch.set_num_threads, threads))
         core.start()
+        cores.append(core)
         for name in names:
             ranks = RANKS.get(name.removeprefix(prefix), ())
             infos = [make_adapter(base, rank, seed, folder) for seed, rank in enumerate(ranks)]
@@ -99,8 +102,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     base = find_base(args.base)
+    cores: list[Core] = []
     with tempfile.TemporaryDirectory() as folder:
-        ways = engine_ways(base, args.ways, args.threads, Path(folder))
+        ways = engine_ways(base, args.ways, args.threads, Path(folder), cores)
     model = load_base(base, "none")
     if "generate" in args.ways:
         ways = {"generate": partial(generate, model), **ways}
@@ -120,6 +124,8 @@ def main() -> None:
         ratios = {n: statistics.median(a / b for a, b in zip(each, rates[first], strict=True)) for n, each in rates.items()}
         print(f"{count:3d} at once, tokens/s: {', '.join(told)}; to {first}: "
               + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items() if name != first), flush=True)
+    for core in cores:
+        core.stop()
 
 
 if __name__ == "__main__":
