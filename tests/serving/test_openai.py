@@ -1,9 +1,11 @@
 """A server elsewhere: address and key are checked at once, its models are listed with ours, and when it is gone that is said."""
 
+import asyncio
 import json
 
 import openai
 import pytest
+from aiohttp import web
 from api.conftest import serve
 
 from serving.conftest import server_elsewhere
@@ -35,6 +37,36 @@ async def test_where_nobody_answers_is_said() -> None:
     with pytest.raises(EngineFailed, match="did not start: nobody answers there"):
         await upstream.start()
     await upstream.stop()
+
+
+async def test_a_stream_of_an_engine_that_hangs_ends_when_the_engine_is_stopped() -> None:
+    async def hang(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b'data: {"model": "m"}\n\n')
+        await asyncio.sleep(600)
+        return response
+
+    async def models(request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "m"}]})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/chat/completions", hang)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port := free_port()).start()
+    upstream = Driven(OpenAI(f"http://127.0.0.1:{port}", None), memory=Memory())
+    events = (await upstream.ask("/v1/chat/completions", {"model": "m", "stream": True})).chunks()
+    assert json.loads((await anext(events)).removeprefix(b"data: ")) == {"model": "m"}
+    reading = asyncio.create_task(anext(events))
+    await asyncio.sleep(0)
+    await upstream.stop()
+    assert b"engine_failed" in await reading
+    assert upstream.in_flight == 1
+    await events.aclose()
+    assert upstream.in_flight == 0
+    await runner.cleanup()
 
 
 def test_the_desk_lists_its_models_and_passes_questions_on(

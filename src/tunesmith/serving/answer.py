@@ -89,6 +89,10 @@ class Answer:
     def _named(self, events: list[bytes]) -> list[bytes]:
         return events if self._names is None else [rename_event(event, *self._names) for event in events]
 
+    def abort(self) -> None:
+        """The engine is gone: whoever reads is told so. (A connection that is closed under a reader would leave it waiting.)"""
+        self._response.content.set_exception(aiohttp.ClientPayloadError("the engine is gone"))
+
     def close(self) -> None:
         """Ends the connection; an answer that has not come to its end is aborted. May be called twice."""
         self._response.close()

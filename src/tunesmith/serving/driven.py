@@ -88,6 +88,8 @@ class Driven:
         self._watching: asyncio.Task[None] | None = None
         self._num_threads: int | None = None
         """Set once somebody asked for another number than that of the start."""
+        self._open: set[Answer] = set()
+        """Answers whose connection is in use."""
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -204,9 +206,10 @@ class Driven:
         self._places.forget()
         process, self._process = self._process, None
         client, self._client = self._client, None
-        # The process first: a connection that we close under a reader leaves it waiting, one that the engine ends does not.
         if process is not None:
             await process.stop()
+        for answer in list(self._open):
+            answer.abort()
         if client is not None:
             await client.close()
 
@@ -280,6 +283,8 @@ class Driven:
             response = await self._now().request("POST", path, body | {"model": name})
             things.callback(response.close)
             answer = Answer(response, names=(name, body["model"]))
+            self._open.add(answer)
+            things.callback(self._open.discard, answer)
             await answer.begin()
         except EngineFailed:
             await self._notice()
