@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -163,6 +164,8 @@ def main() -> None:
     bench = Bench(args.folder.absolute(), args.vllm_python, preload, args.threads, rounds, args.quick)
     out = args.out or bench.folder / "rows.jsonl"
     set_up(bench, args.only or list(MEASUREMENTS))
+    # So that SIGTERM, like Ctrl-C, stops the peers too: they are sessions of their own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows = asyncio.run(run(args, bench, out))
     print(report.plain(rows))
     if args.write_results:

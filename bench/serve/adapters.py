@@ -22,7 +22,8 @@ from bench.serve.rounds import say
 from bench.serve.throughput import ours
 from tunesmith.errors import TunesmithError
 from tunesmith.models.artifact import read_adapter
-from tunesmith.serving.routing import Adapter, Router, Target
+from tunesmith.serving.routing import Router, Target, base_target
+from tunesmith.serving.upstream import Adapter
 from tunesmith.settings import Settings
 
 LOAD_MILLISECONDS = 100.0
@@ -31,6 +32,8 @@ MANY, PLACES, MANY_SHARE = 300, 16, 0.6
 MEMORY_GROWTH = 1.1
 """Flat is: at most a tenth more at the end than after the first round."""
 ZIPF = 1.1
+FILL_REQUESTS, FILL_TOKENS = 80, 1800
+"""More than the prefix cache of the built-in base holds (512 MiB, 131,072 tokens), so that its growth is over."""
 
 
 async def hot_load(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row]:
@@ -135,15 +138,17 @@ async def many(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row]:
     four = [_target(pool, base, adapter) for adapter in FOUR]
     dice, weights = random.Random(5), [1 / (rank + 1) ** ZIPF for rank in range(MANY)]
     with tempfile.TemporaryDirectory(prefix="bench-desk-") as home:
-        router = Router(Settings(data_dir=Path(home), threads=pool.bench.threads))
+        router = Router(Settings(data_dir=Path(home), threads=pool.bench.threads, max_adapters=PLACES))
         try:
             few: list[float] = []
             zipf: list[float] = []
             memory: list[float] = []
             failures: list[str] = []
             used: set[str] = set()
-            # Before anything counts: the engine starts, its places and its prefix cache fill up.
+            # Before anything counts: the engine starts, its places fill up, and so does its prefix cache.
             await _traffic(router, four * 4 + dice.choices(targets, weights, k=count), prompts, failures)
+            whole = base_target(base_id(pool.bench.folder, base))
+            await _traffic(router, [whole] * FILL_REQUESTS, prompts, failures, num_prompt=FILL_TOKENS, num_completion=1)
             for _ in range(pool.bench.rounds):
                 few.append(await _traffic(router, list(itertools.islice(itertools.cycle(four), count)), prompts, failures))
                 chosen = dice.choices(targets, weights, k=count)
@@ -168,14 +173,18 @@ def _target(pool: Pool, base: str, adapter: str) -> Target:
     return Target(name, base_id(pool.bench.folder, base), "none", Adapter(path, info.content_hash))
 
 
-async def _traffic(router: Router, targets: list[Target], prompts: Prompts, failures: list[str]) -> float:
+async def _traffic(
+    router: Router, targets: list[Target], prompts: Prompts, failures: list[str], *,
+    num_prompt: int = 64, num_completion: int = 64,
+) -> float:
     """Tokens per second of eight clients that share the list."""
     left, num_tokens, start = iter(targets), 0, time.perf_counter()
 
     async def one_client() -> None:
         nonlocal num_tokens
         for target in left:
-            body = {"prompt": prompts.tokens(64), "max_tokens": 64, "temperature": 0, "ignore_eos": True}
+            lengths = {"prompt": prompts.tokens(num_prompt), "max_tokens": num_completion}
+            body = {**lengths, "temperature": 0, "ignore_eos": True}
             try:
                 answer = await router.complete(target, body)
                 text = await answer.read()

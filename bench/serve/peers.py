@@ -219,9 +219,7 @@ def _transformers(wanted: Wanted, bench: Bench, port: int) -> Command:
 
 
 def _vllm(wanted: Wanted, bench: Bench, port: int) -> Command:
-    """Prefix caching is on, as it is in ours; prompts are never asked twice unless the measurement says so.
-
-    """
+    """Prefix caching is on, as it is in ours; prompts are never asked twice unless the measurement says so."""
     if bench.vllm_python is None or not bench.vllm_python.exists():
         raise PeerFailed("vLLM is not installed: give --vllm-python")
     command = [

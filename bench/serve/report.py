@@ -30,12 +30,12 @@ class Row:
 
     @property
     def holds(self) -> bool | None:
-        """Is the target met? None where there is none; a figure that is missing does not meet it."""
+        """Is the target met? None where there is none, or where the other side is missing: that is neither met nor missed."""
         if self.at_least is None and self.at_most is None:
             return None
-        value = self.ratio if self.ratio is not None else self.ours if self.theirs is None else None
+        value = self.ours if self.peer == "-" else self.ratio
         if value is None:
-            return False
+            return None if self.ours is not None else False
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
     @property
@@ -71,10 +71,9 @@ VERDICT = {None: "", True: "yes", False: "NO"}
 
 def cells(row: Row) -> tuple[str, ...]:
     ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
-    return (
-        row.measurement, row.load, _number(row.ours), row.peer, _number(row.theirs), row.unit, ratio, row.target,
-        VERDICT[row.holds], row.note,
-    )
+    verdict = "?" if row.target and row.holds is None else VERDICT[row.holds]
+    figures = (_number(row.ours), row.peer, _number(row.theirs), row.unit, ratio)
+    return (row.measurement, row.load, *figures, row.target, verdict, row.note)
 
 
 def plain(rows: Iterable[Row]) -> str:

@@ -12,11 +12,16 @@ def test_a_ratio_is_the_median_of_pairs_not_the_pair_of_medians():
     assert (row.ours, row.theirs, row.holds) == (200, 300, True)
 
 
-def test_a_peer_that_failed_in_a_round_has_no_ratio_and_meets_no_target():
-    row = compared("m", "8 at once", "vllm", [100, 300], [50], at_least=1.0, note="it died")
-    assert row.ratio is None
-    assert row.holds is False
-    assert "it died" in report.plain([row])
+def test_a_peer_that_failed_leaves_the_target_open():
+    for theirs in ([], [50.0]):
+        row = compared("m", "8 at once", "vllm", [100, 300], theirs, at_least=1.0, note="it died")
+        assert row.ratio is None
+        assert row.holds is None
+        assert " ? " in report.plain([row])
+
+
+def test_ours_that_failed_misses_the_target():
+    assert compared("m", "8 at once", "vllm", [], [50, 60], at_least=1.0).holds is False
 
 
 def test_a_figure_without_a_peer_is_held_to_its_own_target():
@@ -42,7 +47,8 @@ def test_measuring_one_thing_twice_in_a_row_keeps_the_second(tmp_path: Path):
 def test_only_what_is_between_the_markers_of_the_page_changes():
     page = f"# Results\n{report.BEGIN}\nstale\n{report.END}\n## More\n"
     changed = report.replace_section(page, report.markdown([Row("m", "a | b", "-", 1234.5)]))
-    assert changed.startswith("# Results\n") and changed.endswith("## More\n")
+    assert changed.startswith("# Results\n")
+    assert changed.endswith("## More\n")
     assert "stale" not in changed
     assert "| m | a / b | 1,234 |" in changed.replace("1,235", "1,234")
 
