@@ -171,9 +171,10 @@ async def test_after_a_crash_it_starts_again_with_its_adapters(subject: Subject,
     last = [event async for event in running][-1].decode().strip().split("\n\n")[-1]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_failed"
     # Nobody asks: it starts by itself.
-    while not subject.upstream.is_ready or one.name not in await subject.upstream.models():
+    while subject.upstream.pid in {None, pid} or not subject.upstream.is_ready:
         await asyncio.sleep(0.1)
-    assert subject.upstream.pid != pid
+    while one.name not in await subject.upstream.models():
+        await asyncio.sleep(0.1)
     assert not is_running(pid)
     assert await subject.said(one) == text
 
