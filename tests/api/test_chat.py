@@ -91,3 +91,15 @@ def test_a_client_that_leaves_ends_the_engines_work(served, client, stream):
     connection.close()
     while num_running(served):
         time.sleep(0.05)
+
+
+def test_embeddings_and_tokens_come_through_the_desk_and_need_its_key(served, client):
+    found = client.embeddings.create(model="tunesmith/tiny", input=["river", "piano"])
+    assert [len(item.embedding) for item in found.data] == [256, 256]
+    assert found.model == "tunesmith/tiny"
+    body = json.dumps({"model": "tunesmith/tiny", "prompt": "river piano"})
+    _, _, found = served.request("POST", "/tokenize", body)
+    back = json.dumps({"model": "tunesmith/tiny", "tokens": found["tokens"]})
+    assert served.request("POST", "/detokenize", back)[2] == {"prompt": "river piano"}
+    status, _, answer = served.request("POST", "/tokenize", body, {"authorization": "Bearer wrong"})
+    assert (status, answer["error"]["code"]) == (401, "invalid_api_key")

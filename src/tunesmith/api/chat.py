@@ -1,4 +1,4 @@
-"""/v1/chat/completions and /v1/completions: finds what `model` means, and passes the question on and the answer back.
+"""What engines answer: completions, embeddings, tokens. Finds what `model` means, and passes the question on and the answer back.
 
 The fields of a question are the engine's matter: it refuses what it does not know, in OpenAI's words. When the client leaves,
 the engine's work ends, also before the first token.
@@ -21,7 +21,7 @@ from tunesmith.api.deps import Desk, DeskDep
 from tunesmith.db import models
 from tunesmith.errors import InvalidRequest
 from tunesmith.serving.answer import Answer
-from tunesmith.serving.routing import CHAT, COMPLETIONS, Target, base_target, to_target
+from tunesmith.serving.routing import CHAT, COMPLETIONS, DETOKENIZE, EMBEDDINGS, TOKENIZE, Target, base_target, to_target
 
 router = APIRouter()
 T = TypeVar("T")
@@ -35,6 +35,21 @@ async def chat(request: Request, desk: DeskDep) -> Response:
 @router.post(COMPLETIONS)
 async def complete(request: Request, desk: DeskDep) -> Response:
     return await _answer(request, desk, COMPLETIONS)
+
+
+@router.post(EMBEDDINGS)
+async def embed(request: Request, desk: DeskDep) -> Response:
+    return await _answer(request, desk, EMBEDDINGS)
+
+
+@router.post(TOKENIZE)
+async def tokenize(request: Request, desk: DeskDep) -> Response:
+    return await _answer(request, desk, TOKENIZE)
+
+
+@router.post(DETOKENIZE)
+async def detokenize(request: Request, desk: DeskDep) -> Response:
+    return await _answer(request, desk, DETOKENIZE)
 
 
 async def _answer(request: Request, desk: Desk, path: str) -> Response:

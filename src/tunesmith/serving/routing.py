@@ -25,6 +25,8 @@ from tunesmith.types import Quantization
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+TOKENIZE, DETOKENIZE = "/tokenize", "/detokenize"
 ELSEWHERE: tuple[str, Quantization] = ("", "none")
 """Key of the one upstream that runs elsewhere and has its own models."""
 
