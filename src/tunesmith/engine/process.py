@@ -12,8 +12,9 @@ from tunesmith.engine.build import build_runner
 from tunesmith.engine.core import Core
 from tunesmith.engine.loading import Progress
 from tunesmith.engine.server import Server
+from tunesmith.engine.threads import Threads, serial_tokens
 from tunesmith.engine.vocabulary import Vocabulary
-from tunesmith.models.catalog import find_base
+from tunesmith.models.catalog import Base, find_base
 
 PARITY = ".parity"
 """Folder beside the bases: which of them were compared with transformers before, so that it need not be imported again."""
@@ -21,12 +22,13 @@ PARITY = ".parity"
 
 def load(args: argparse.Namespace, progress: Progress) -> Server:
     """Everything but the socket; the core's thread runs. Raises TunesmithError."""
-    threads = args.threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
     base = find_base(args.base, args.models_dir)
     tokenizer = load_tokenizer(base.folder)
     progress.reach("weights")
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = _threads(args.threads or len(os.sched_getaffinity(0)), base, device)
+    # How weights are held is chosen by what is fastest for decode steps.
+    threads.use(num_tokens=1)
     runner = build_runner(
         base,
         args.quantization,
@@ -36,16 +38,17 @@ def load(args: argparse.Namespace, progress: Progress) -> Server:
         parity_dir=args.models_dir / PARITY if args.models_dir is not None else None,
     )
     progress.reach("warm-up")
-    # Again in the core's own thread: OpenMP keeps the number for each thread that calls it.
+    threads.forget()
+    runner.before_step = threads.use
     # A core that died takes the process along: the desk then starts another one.
-    core = Core(
-        runner,
-        on_thread_start=partial(torch.set_num_threads, threads),
-        on_death=partial(os._exit, 70),
-        set_threads=torch.set_num_threads,
-    )
+    core = Core(runner, on_death=partial(os._exit, 70), set_threads=threads.set_most)
     end_tokens = runner.end_tokens() | {tokenizer.eos_token_id}
     key = os.environ.get("TUNESMITH_ENGINE_KEY", "")
     server = Server(Served(base, args.quantization, Vocabulary(tokenizer), core, end_tokens, key, runner.mode))
     core.start()
     return server
+
+
+def _threads(most: int, base: Base, device: str) -> Threads:
+    torch.set_num_threads(most)
+    return Threads(most, serial_tokens(base.hidden_size, most, torch.float32) if device == "cpu" else 0)

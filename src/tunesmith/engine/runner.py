@@ -1,6 +1,6 @@
 """Carries out a step: copies in the cache, the forward of whatever model there is, the next tokens. Knows no HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
@@ -51,6 +51,8 @@ class Runner:
         self.adapters = Adapters(model.find, self._soften, model.device, base.revision, quantization)
         self._sums: WeakKeyDictionary[Sequence, dict[int, torch.Tensor]] = WeakKeyDictionary()
         """For sequences that want an embedding: hidden states, summed up to the last positions where a piece ended."""
+        self.before_step: Callable[[int], None] = lambda num_tokens: None
+        """Called in the core's thread with the number of tokens that are about to be computed."""
         self._warm_up()
         self.limits = self._limits()
 
@@ -89,6 +91,7 @@ class Runner:
         if not step.works:
             return []
         batch = Batch([_row(work) for work in step.works], self.cache)
+        self.before_step(batch.num_tokens)
         works = [step.works[index] for index in batch.order]
         asked = [(work, first, work.sequence.wants_embedding) for work, first in zip(works, batch.firsts, strict=True)]
         tokens = [token for work, first, _ in asked for token in _wanted(work, first)]
