@@ -105,9 +105,9 @@ async def int8(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row]:
             best = max(ran, key=lambda c: sorted(taken[c].rates)[len(taken[c].rates) // 2])
             what = f"{best.label} fp32, the best peer"
             failed = "; ".join(f"{c.label} failed: {t.error}" for c, t in taken.items() if t.error)
-            rows.append(compared(
-                name, f"{load}, decode", what, mine.rates, taken[best].rates, at_least=INT8_OVER_BEST, note=mine.error or failed
-            ))
+            # Who is best among some is not who is best: without one of the peers the row has no target.
+            least = None if failed else INT8_OVER_BEST
+            rows.append(compared(name, f"{load}, decode", what, mine.rates, taken[best].rates, at_least=least, note=failed))
         note = mine.error or taken[full].error or equal_share(mine, taken[full], prompts)
         rows.append(compared(name, f"{load}, decode", "ours fp32", mine.rates, taken[full].rates, note=note))
     return rows
