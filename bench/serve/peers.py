@@ -166,7 +166,7 @@ class Generate(Process):
     def __init__(self, wanted: Wanted, bench: Bench, port: int):
         paths = [str(adapter_folder(bench.folder, wanted.base, name)) for name in wanted.adapters]
         folder = str(base_folder(bench.folder, wanted.base))
-        command = [sys.executable, "-m", "bench.serve.child", folder, *paths, "--threads", str(bench.threads)]
+        command = [sys.executable, "-m", "bench.serve.child", folder, *paths, "--threads", str(bench.threads), *wanted.options]
         log = bench.folder / "logs" / f"{wanted.label.replace(' ', '-')}.log"
         super().__init__(wanted.label, command, bench.environment(), log, piped=True)
 

@@ -43,6 +43,10 @@ class Load:
         return asks
 
 
+ONE_THREAD = ("--threads", "1")
+"""`generate` is measured with one thread too: where operations are small, that is faster."""
+
+
 @dataclass(frozen=True)
 class Contestant:
     """A peer, and which of its adapters the requests name in turn."""
@@ -52,7 +56,8 @@ class Contestant:
 
     @property
     def label(self) -> str:
-        return self.wanted.kind if self.wanted.kind != "generate" or not self.adapters else "PEFT adapter_names"
+        kind = "PEFT adapter_names" if self.wanted.kind == "generate" and self.adapters else self.wanted.kind
+        return f"{kind}, 1 thread" if self.wanted.options == ONE_THREAD else kind
 
     def own(self, asks: Sequence[Ask]) -> list[Ask]:
         if not self.adapters:

@@ -3,12 +3,14 @@
 from bench.serve.bases import FOUR, FOUR_WIDE, Prompts
 from bench.serve.peers import Pool, Wanted
 from bench.serve.report import Row, compared
-from bench.serve.rounds import Contestant, Load, Taken, decode_rate, equal_share, interleave
+from bench.serve.rounds import ONE_THREAD, Contestant, Load, Taken, decode_rate, equal_share, interleave
 
 BASE_OVER_GENERATE, BASE_OVER_VLLM = 1.25, 2.0
 MIXED_OVER_VLLM = 3.0
 MIXED_OVER_BASE = {32: 0.75, 8: 0.65}
 INT8_OVER_BEST = 1.8
+
+PEERS_MIXED: tuple[tuple[str, tuple[str, ...]], ...] = (("vllm", ()), ("generate", ()), ("generate", ONE_THREAD))
 
 
 def ours(base: str, quantize: str = "none", *, holds: tuple[str, ...] = FOUR) -> Contestant:
@@ -17,7 +19,8 @@ def ours(base: str, quantize: str = "none", *, holds: tuple[str, ...] = FOUR) ->
 
 
 def peers(base: str) -> list[Contestant]:
-    return [Contestant(Wanted(kind, base)) for kind in ("generate", "vllm", "transformers serve")]
+    kinds = [Contestant(Wanted(kind, base)) for kind in ("generate", "vllm", "transformers serve")]
+    return [Contestant(Wanted("generate", base, options=ONE_THREAD)), *kinds]
 
 
 def rows_of(name: str, load: Load, taken: dict[Contestant, Taken], prompts: Prompts, floors: dict[str, float]) -> list[Row]:
@@ -44,7 +47,8 @@ def _rounds(pool: Pool, base: str) -> int:
 
 
 async def base_alone(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row]:
-    floors = {"generate": BASE_OVER_GENERATE, "vllm": BASE_OVER_VLLM} if base == "tiny" else {}
+    generates = {"generate": BASE_OVER_GENERATE, "generate, 1 thread": BASE_OVER_GENERATE}
+    floors = {**generates, "vllm": BASE_OVER_VLLM} if base == "tiny" else {}
     rows = []
     for load in _loads(pool, base):
         taken = await interleave(pool, load, [ours(base), *peers(base)], prompts, rounds=_rounds(pool, base))
@@ -56,7 +60,7 @@ async def mixed(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row]
     """Four adapters of ranks 8 and 16 in turn; and ours against ours without adapters, in the same rounds."""
     alone = ours(base)
     four = Contestant(alone.wanted, FOUR)
-    them = [Contestant(Wanted("vllm", base, FOUR), FOUR), Contestant(Wanted("generate", base, FOUR), FOUR)]
+    them = [Contestant(Wanted(kind, base, FOUR, options=more), FOUR) for kind, more in PEERS_MIXED]
     rows = []
     for load in _loads(pool, base):
         if load.at_once not in MIXED_OVER_BASE:
