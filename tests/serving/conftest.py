@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import TOKENIZER_FILES
 
 from tunesmith.models.artifact import AdapterInfo
 from tunesmith.models.catalog import Base, find_base
@@ -31,7 +30,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
         num_key_value_heads=2, head_dim=32, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.2,
         bos_token_id=None, eos_token_id=4025, pad_token_id=4023,
     )).save_pretrained(folder)
-    for name in TOKENIZER_FILES:
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(TINY / name, folder / name)
     return find_base(str(folder))
 

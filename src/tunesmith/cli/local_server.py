@@ -72,7 +72,8 @@ class LocalServer:
             try:
                 self.client.with_options(max_retries=0).models.list()
                 return
-            except openai.APIConnectionError:
+            except (openai.APIConnectionError, openai.InternalServerError):
+                # Nobody listens yet, or the server has not imported all of itself: 503.
                 time.sleep(0.1)
         raise TunesmithError(f"The server did not answer within {START_SECONDS} s.", hint=f"Its log is {self.log}.")
 
