@@ -2,7 +2,11 @@
 
 import json
 
-from tunesmith.serving.answer import Events, rename, rename_event
+import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tunesmith.serving.answer import Answer, Events, rename, rename_event
 
 ENGINE, NAME = "ad-0123456789abcdef", "ft:tunesmith/tiny:local:münchen:0123abcd"
 STREAM = (
@@ -40,3 +44,15 @@ def test_an_error_speaks_of_the_clients_model_and_has_openais_fields() -> None:
     told = {"error": {"message": f"The model `{ENGINE}` does not exist.", "type": "NotFoundError", "code": 404}}
     error = json.loads(rename(json.dumps(told).encode(), ENGINE, NAME))["error"]
     assert error == {"message": f"The model `{NAME}` does not exist.", "type": "NotFoundError", "param": None, "code": None}
+
+
+async def test_when_to_ask_again_reaches_the_client_and_no_other_header_of_the_engine() -> None:
+    async def full(request: web.Request) -> web.Response:
+        return web.json_response({"error": {}}, status=429, headers={"Retry-After": "3", "X-Engine": "secret"})
+
+    app = web.Application()
+    app.router.add_get("/", full)
+    async with TestServer(app) as server, aiohttp.ClientSession() as client:
+        answer = Answer(await client.get(server.make_url("/")))
+        assert answer.headers == {"Retry-After": "3"}
+        await answer.begin()

@@ -59,7 +59,7 @@ async def _answer(request: Request, desk: Desk, path: str) -> Response:
     if body.get("stream") is True and answer.status < 400:
         return Stream(answer)
     content = await _unless_gone(request, answer.read())
-    return Response(content, status_code=answer.status, media_type=answer.content_type)
+    return Response(content, status_code=answer.status, media_type=answer.content_type, headers=answer.headers)
 
 
 class Stream(StreamingResponse):

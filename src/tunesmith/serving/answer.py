@@ -12,6 +12,8 @@ import aiohttp
 from tunesmith.errors import EngineFailed
 
 EVENTS = "text/event-stream"
+PASSED_ON = ("Retry-After",)
+"""Headers of an answer that concern the client."""
 
 
 class Answer:
@@ -25,6 +27,7 @@ class Answer:
         self._first = b""
         self.status = response.status
         self.content_type = response.headers.get("Content-Type", "application/json")
+        self.headers = {name: response.headers[name] for name in PASSED_ON if name in response.headers}
 
     @property
     def is_stream(self) -> bool:
