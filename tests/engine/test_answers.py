@@ -3,7 +3,7 @@
 import base64
 import json
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,10 @@ from openai import AsyncOpenAI
 from peft import PromptTuningConfig
 from pydantic import BaseModel
 
+from engine.conftest import ENGINE_KEY
 from engine.engines import save_peft
-from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.engine.answers import Served
-from tunesmith.engine.build import build_runner
-from tunesmith.engine.core import Core
-from tunesmith.engine.server import Server
-from tunesmith.engine.vocabulary import Vocabulary
 from tunesmith.models.artifact import AdapterInfo
-from tunesmith.models.catalog import Base
 
 HELLO: list[Any] = [{"role": "user", "content": "Say héllo, 数学."}]
 SCHEMA: dict[str, Any] = {
@@ -46,36 +41,8 @@ TOOLS: list[Any] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def served(small_base: Base) -> Iterator[Served]:
-    runner = build_runner(small_base, "none")
-    core = Core(runner)
-    core.start()
-    yield Served(small_base, "none", Vocabulary(load_tokenizer(small_base.folder)), core, runner.end_tokens(), "")
-    core.stop()
-
-
-@pytest.fixture
-async def server(served: Served) -> AsyncIterator[TestServer]:
-    server = TestServer(Server(served).app())
-    await server.start_server()
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def client(server: TestServer) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=str(server.make_url("/v1")), api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def model(small_base: Base) -> str:
-    return small_base.id
-
-
 async def post(server: TestServer, path: str, /, **body: Any) -> tuple[int, Any]:
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {ENGINE_KEY}"}) as session:
         answer = await session.post(server.make_url(path), json=body)
         return answer.status, await answer.json()
 

@@ -2,21 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
-import pytest
 from aiohttp.test_utils import TestServer
 
-from tunesmith.data.tokenizer import load_tokenizer
+from engine.conftest import ENGINE_KEY
 from tunesmith.engine.answers import Served
-from tunesmith.engine.build import build_runner
-from tunesmith.engine.core import Core
 from tunesmith.engine.requests import ChatRequest, CompletionRequest
-from tunesmith.engine.server import Server
-from tunesmith.engine.vocabulary import Vocabulary
-from tunesmith.models.catalog import Base
 
 NUM_REQUESTS = 240
 GAP = 1e-3
@@ -40,23 +33,6 @@ EXTREMES: dict[str, list[Any]] = {
 }
 """For their own fields: what is let through, and may do harm."""
 FIELDS = sorted({*ChatRequest.model_fields, *CompletionRequest.model_fields} - {"model"})
-
-
-@pytest.fixture(scope="module")
-def served(small_base: Base) -> Iterator[Served]:
-    runner = build_runner(small_base, "none")
-    core = Core(runner)
-    core.start()
-    yield Served(small_base, "none", Vocabulary(load_tokenizer(small_base.folder)), core, runner.end_tokens(), "")
-    core.stop()
-
-
-@pytest.fixture
-async def server(served: Served) -> AsyncIterator[TestServer]:
-    server = TestServer(Server(served).app())
-    await server.start_server()
-    yield server
-    await server.close()
 
 
 class Client:
@@ -87,7 +63,7 @@ def nonsense(dice: random.Random) -> tuple[str, dict[str, Any]]:
 
 
 async def test_nonsense_is_answered_properly_and_changes_no_other_answer(server: TestServer, served: Served) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {ENGINE_KEY}"}) as session:
         client, dice = Client(session, server, served.base.id), random.Random(3)
         prompts = [[dice.randrange(4000) for _ in range(10)] for _ in range(12)]
         alone = {n: text for n, prompt in enumerate(prompts) for text, gap in [await client.quiet(prompt)] if gap >= GAP}

@@ -172,4 +172,4 @@ def test_an_embedding_is_the_mean_of_the_last_hidden_states(
     answers = engine.ask([(prompt, None) for prompt in asked], max_tokens=0, embed=True)
     for prompt, answer in zip(asked, answers, strict=True):
         hidden = reference.model(torch.tensor([prompt])).last_hidden_state[0].mean(0)
-        assert torch.allclose(torch.tensor(answer.embedding), torch.nn.functional.normalize(hidden, dim=0), atol=1e-4)
+        assert torch.allclose(torch.tensor(answer.embedding), hidden, rtol=1e-4, atol=1e-5)

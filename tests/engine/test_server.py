@@ -1,7 +1,7 @@
 """The official openai client against the engine's port: answers, streams, errors, aborts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,50 +11,17 @@ import pytest
 from aiohttp.test_utils import TestServer
 from openai import AsyncOpenAI
 
-from tunesmith.data.tokenizer import load_tokenizer
+from engine.conftest import ENGINE_KEY
 from tunesmith.engine.answers import Served
-from tunesmith.engine.build import build_runner
-from tunesmith.engine.core import Core
 from tunesmith.engine.server import Server
-from tunesmith.engine.vocabulary import Vocabulary
 from tunesmith.models.artifact import AdapterInfo
-from tunesmith.models.catalog import Base
 
-KEY = "a-key-of-this-test"
 HELLO: list[Any] = [{"role": "user", "content": "Say héllo, 数学."}]
-
-
-@pytest.fixture(scope="module")
-def served(small_base: Base) -> Iterator[Served]:
-    runner = build_runner(small_base, "none")
-    core = Core(runner)
-    core.start()
-    yield Served(small_base, "none", Vocabulary(load_tokenizer(small_base.folder)), core, runner.end_tokens(), KEY)
-    core.stop()
-
-
-@pytest.fixture
-async def server(served: Served) -> AsyncIterator[TestServer]:
-    server = TestServer(Server(served).app())
-    await server.start_server()
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def client(server: TestServer) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=str(server.make_url("/v1")), api_key=KEY, max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def model(small_base: Base) -> str:
-    return small_base.id
 
 
 async def load(server: TestServer, name: str, info: AdapterInfo, **changed: str) -> tuple[int, Any]:
     body = {"name": name, "path": info.path, "content_hash": info.content_hash} | changed
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {ENGINE_KEY}"}) as session:
         answer = await session.post(server.make_url("/adapters"), json=body)
         return answer.status, await answer.json()
 
@@ -176,7 +143,7 @@ async def test_an_adapter_is_served_by_its_name_beside_the_base(
     assert first_base == second_base != tuned
     assert (await load(server, name, make_adapter(2)))[1]["error"]["param"] == "name"
     assert (await load(server, "other", make_adapter(2), content_hash="0" * 64))[1]["error"]["param"] == "content_hash"
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {ENGINE_KEY}"}) as session:
         assert (await session.delete(server.make_url(f"/adapters/{name}"))).status == 200
     with pytest.raises(openai.NotFoundError):
         await ask(name)
@@ -205,7 +172,7 @@ async def test_a_wrong_key_and_an_unknown_path_are_refused_in_openais_shape(serv
         with pytest.raises(openai.AuthenticationError) as caught:
             await stranger.models.list()
         assert caught.value.code == "invalid_api_key"
-    async with AsyncOpenAI(base_url=str(server.make_url("/v1")), api_key=KEY, max_retries=0) as client:
+    async with AsyncOpenAI(base_url=str(server.make_url("/v1")), api_key=ENGINE_KEY, max_retries=0) as client:
         with pytest.raises(openai.NotFoundError) as missing:
             await client.images.generate(model=model, prompt="x")
         assert missing.value.body is not None
@@ -265,9 +232,10 @@ async def test_a_full_queue_tells_when_to_ask_again(served: Served) -> None:
     limits = served.core._scheduler.limits
     served.core._scheduler.limits = replace(limits, max_waiting=0, max_sequences=1)
     try:
-        async with TestServer(Server(served).app()) as running, aiohttp.ClientSession() as client:
+        key = {"Authorization": f"Bearer {ENGINE_KEY}"}
+        async with TestServer(Server(served).app()) as running, aiohttp.ClientSession(headers=key) as client:
             body = {"model": served.base.id, "prompt": "a", "n": 8, "max_tokens": 4}
-            answer = await client.post(running.make_url("/v1/completions"), json=body, headers={"Authorization": f"Bearer {KEY}"})
+            answer = await client.post(running.make_url("/v1/completions"), json=body)
             assert answer.status == 429
             assert answer.headers["Retry-After"] == "1"
             assert (await answer.json())["error"]["code"] == "engine_overloaded"

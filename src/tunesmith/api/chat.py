@@ -27,32 +27,9 @@ router = APIRouter()
 T = TypeVar("T")
 
 
-@router.post(CHAT)
-async def chat(request: Request, desk: DeskDep) -> Response:
-    return await _answer(request, desk, CHAT)
-
-
-@router.post(COMPLETIONS)
-async def complete(request: Request, desk: DeskDep) -> Response:
-    return await _answer(request, desk, COMPLETIONS)
-
-
-@router.post(EMBEDDINGS)
-async def embed(request: Request, desk: DeskDep) -> Response:
-    return await _answer(request, desk, EMBEDDINGS)
-
-
-@router.post(TOKENIZE)
-async def tokenize(request: Request, desk: DeskDep) -> Response:
-    return await _answer(request, desk, TOKENIZE)
-
-
-@router.post(DETOKENIZE)
-async def detokenize(request: Request, desk: DeskDep) -> Response:
-    return await _answer(request, desk, DETOKENIZE)
-
-
-async def _answer(request: Request, desk: Desk, path: str) -> Response:
+async def ask(request: Request, desk: DeskDep) -> Response:
+    """The path is the engine's too."""
+    path = request.url.path
     body = _parsed(await request.body())
     target = await _target(desk, body)
     answer = await _unless_gone(request, desk.router.ask(target, path, body))
@@ -60,6 +37,10 @@ async def _answer(request: Request, desk: Desk, path: str) -> Response:
         return Stream(answer)
     content = await _unless_gone(request, answer.read())
     return Response(content, status_code=answer.status, media_type=answer.content_type, headers=answer.headers)
+
+
+for path in (CHAT, COMPLETIONS, EMBEDDINGS, TOKENIZE, DETOKENIZE):
+    router.post(path)(ask)
 
 
 class Stream(StreamingResponse):

@@ -31,8 +31,6 @@ from tunesmith.engine.vocabulary import Vocabulary
 from tunesmith.errors import ContextTooLong, InvalidRequest
 from tunesmith.models.catalog import Base
 
-__all__ = ["Answers", "FindAdapter", "Loaded", "Served", "read_json_body"]
-
 
 @dataclass(frozen=True)
 class Served:

@@ -142,7 +142,7 @@ class Runner:
         known += log_probabilities(logits_CV[: len(predicted)], predicted, [sequence.sampling.num_logprobs] * len(predicted))
 
     def _pool(self, hidden_TD: torch.Tensor, work: Work) -> None:
-        """Adds a piece of the prompt; at its end the embedding is the mean, of length 1."""
+        """Adds a piece of the prompt; at its end the embedding is the mean over its tokens."""
         sequence, start, count = work
         part = hidden_TD[: max(0, sequence.num_prompt_tokens - start)].float().sum(0)
         known = {} if start <= sequence.num_virtual else {start: self._sums[sequence][start]}
@@ -151,7 +151,7 @@ class Runner:
         # The sum before this piece stays, for a step that broke is computed again.
         self._sums[sequence] = known | {start + count: part}
         if start + count >= sequence.num_prompt_tokens and sequence.embedding is None:
-            sequence.embedding = torch.nn.functional.normalize(part, dim=0).tolist()
+            sequence.embedding = (part / (sequence.num_prompt_tokens - sequence.num_virtual)).tolist()
 
 
 def _row(work: Work) -> Row:

@@ -13,7 +13,9 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from tunesmith.engine.answers import Answers, Loaded, Served, read_json_body
+from tunesmith.engine.answers import Answers, Served
+from tunesmith.engine.events import read_json_body
+from tunesmith.engine.identity import Loaded
 from tunesmith.engine.metrics import Meter
 from tunesmith.engine.responses import error_body
 from tunesmith.errors import InvalidRequest, NotFound, Overloaded, TunesmithError, Unauthorized
