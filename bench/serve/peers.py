@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -160,6 +161,36 @@ class Http(Process):
         return await client.burst(self.url, [self.body(ask) for ask in asks])
 
 
+class Replicas:
+    """Our engine twice with one thread each, as `serve --replicas 2` runs it; requests go to them in turn."""
+
+    def __init__(self, wanted: Wanted, bench: Bench, port: int):
+        one_thread = replace(bench, threads=1)
+        one = replace(wanted, kind="ours")
+        self._engines = [Http(one, one_thread, port), Http(one, one_thread, free_port())]
+
+    async def ready(self) -> None:
+        await asyncio.gather(*(engine.ready() for engine in self._engines))
+
+    async def burst(self, asks: list[Ask]) -> Burst:
+        halves = await asyncio.gather(*(
+            engine.burst(asks[number::2]) for number, engine in enumerate(self._engines) if asks[number::2]
+        ))
+        said = [halves[number % 2].said[number // 2] for number in range(len(asks))]
+        return Burst(max(half.seconds for half in halves), said)
+
+    def freeze(self) -> None:
+        for engine in self._engines:
+            engine.freeze()
+
+    def thaw(self) -> None:
+        for engine in self._engines:
+            engine.thaw()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(engine.stop() for engine in self._engines))
+
+
 class Generate(Process):
     """`model.generate` in a static batch; with adapters, PEFT's `adapter_names`."""
 
@@ -243,6 +274,10 @@ def _vllm(wanted: Wanted, bench: Bench, port: int) -> Command:
 
 
 COMMANDS = {"ours": _ours, "transformers serve": _transformers, "vllm": _vllm}
+TWO_REPLICAS = "ours, 2 replicas"
+Peer = Http | Replicas | Generate
+PEERS: dict[str, Callable[[Wanted, Bench, int], Peer]] = {"generate": Generate, TWO_REPLICAS: Replicas}
+"""All others are servers of their own."""
 
 
 def free_port() -> int:
@@ -256,10 +291,10 @@ class Pool:
 
     def __init__(self, bench: Bench):
         self.bench = bench
-        self._peers: dict[Wanted, Http | Generate] = {}
+        self._peers: dict[Wanted, Peer] = {}
         self._failed: dict[Wanted, PeerFailed] = {}
 
-    async def awake(self, wanted: Wanted) -> Http | Generate:
+    async def awake(self, wanted: Wanted) -> Peer:
         """The peer, running, all others frozen. Raises PeerFailed, each time again for one that did not start."""
         if wanted in self._failed:
             raise self._failed[wanted]
@@ -275,7 +310,7 @@ class Pool:
         print(f"  starting {wanted.label} ...", file=sys.stderr, flush=True)
         (self.bench.folder / "logs").mkdir(parents=True, exist_ok=True)
         try:
-            peer = (Generate if wanted.kind == "generate" else Http)(wanted, self.bench, free_port())
+            peer = PEERS.get(wanted.kind, Http)(wanted, self.bench, free_port())
             self._peers[wanted] = peer
             await peer.ready()
         except PeerFailed as error:

@@ -10,7 +10,7 @@ import psutil
 
 from bench.serve.bases import Prompts
 from bench.serve.client import Ask, Burst, PeerFailed, Said
-from bench.serve.peers import Generate, Http, Pool, Wanted
+from bench.serve.peers import Peer, Pool, Wanted
 
 MOST_CORES_OF_OTHERS = 0.2
 """More than that beside us, and the rows say so."""
@@ -74,22 +74,22 @@ class Taken:
     error: str = ""
 
 
-async def warm(peer: Http | Generate, asks: list[Ask], *, is_first: bool) -> None:
+async def warm(peer: Peer, asks: list[Ask], *, is_first: bool) -> None:
     """Brings the peer's pages and threads back; the first time with the load's own shape, for what is compiled on demand."""
     some = asks if is_first else asks[:1]
     await peer.burst([replace(ask, max_tokens=4) for ask in some])
 
 
-Rate = Callable[[Http | Generate, list[Ask], Prompts], Awaitable[tuple[float, Burst]]]
+Rate = Callable[[Peer, list[Ask], Prompts], Awaitable[tuple[float, Burst]]]
 """How a burst becomes tokens per second."""
 
 
-async def whole_rate(peer: Http | Generate, asks: list[Ask], prompts: Prompts) -> tuple[float, Burst]:
+async def whole_rate(peer: Peer, asks: list[Ask], prompts: Prompts) -> tuple[float, Burst]:
     burst = await peer.burst(asks)
     return burst.rate, burst
 
 
-async def decode_rate(peer: Http | Generate, asks: list[Ask], prompts: Prompts) -> tuple[float, Burst]:
+async def decode_rate(peer: Peer, asks: list[Ask], prompts: Prompts) -> tuple[float, Burst]:
     """Tokens per second after the first: the time for one token each, of other prompts as long, is taken off."""
     fresh = [prompts.tokens(len(ask.prompt)) for ask in asks]
     one = [replace(ask, prompt=tokens, text=prompts.text(tokens), max_tokens=1) for ask, tokens in zip(asks, fresh, strict=True)]

@@ -1,7 +1,7 @@
 """Tokens per second of bursts: base alone, adapters mixed, ragged, int8."""
 
 from bench.serve.bases import FOUR, FOUR_WIDE, Prompts
-from bench.serve.peers import Pool, Wanted
+from bench.serve.peers import TWO_REPLICAS, Pool, Wanted
 from bench.serve.report import Row, compared
 from bench.serve.rounds import ONE_THREAD, Contestant, Load, Taken, decode_rate, equal_share, interleave
 
@@ -23,7 +23,7 @@ def peers(base: str) -> list[Contestant]:
     return [Contestant(Wanted("generate", base, options=ONE_THREAD)), *kinds]
 
 
-def rows_of(name: str, load: Load, taken: dict[Contestant, Taken], prompts: Prompts, floors: dict[str, float]) -> list[Row]:
+def rows_of(name: str, load: str, taken: dict[Contestant, Taken], prompts: Prompts, floors: dict[str, float]) -> list[Row]:
     """One row for each that is not the first."""
     first, *others = taken
     mine = taken[first]
@@ -32,7 +32,7 @@ def rows_of(name: str, load: Load, taken: dict[Contestant, Taken], prompts: Prom
         them = taken[other]
         note = them.error or mine.error or equal_share(mine, them, prompts)
         floor = floors.get(other.label)
-        rows.append(compared(name, str(load), other.label, mine.rates, them.rates, at_least=floor, note=note))
+        rows.append(compared(name, load, other.label, mine.rates, them.rates, at_least=floor, note=note))
     return rows
 
 
@@ -50,9 +50,15 @@ async def base_alone(pool: Pool, prompts: Prompts, name: str, base: str) -> list
     generates = {"generate": BASE_OVER_GENERATE, "generate, 1 thread": BASE_OVER_GENERATE}
     floors = {**generates, "vllm": BASE_OVER_VLLM} if base == "tiny" else {}
     rows = []
+    one, two = ours(base), Contestant(Wanted(TWO_REPLICAS, base))
     for load in _loads(pool, base):
-        taken = await interleave(pool, load, [ours(base), *peers(base)], prompts, rounds=_rounds(pool, base))
-        rows += rows_of(name, load, taken, prompts, floors)
+        contestants = [one, two, *peers(base)] if base == "tiny" and load.at_once > 1 else [one, *peers(base)]
+        taken = await interleave(pool, load, contestants, prompts, rounds=_rounds(pool, base))
+        twice = taken.pop(two, None)
+        rows += rows_of(name, str(load), taken, prompts, floors)
+        if twice is not None:
+            others = {each: result for each, result in taken.items() if each is not one}
+            rows += rows_of(name, f"{load}, 2 replicas", {two: twice} | others, prompts, {})
     return rows
 
 
@@ -68,7 +74,7 @@ async def mixed(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row]
         taken = await interleave(pool, load, [four, *them, alone], prompts, rounds=_rounds(pool, base))
         floor = MIXED_OVER_VLLM if (base, load.at_once) == ("tiny", 32) else None
         them_only = {each: result for each, result in taken.items() if each is not alone}
-        rows += rows_of(name, load, them_only, prompts, {"vllm": floor} if floor else {})
+        rows += rows_of(name, str(load), them_only, prompts, {"vllm": floor} if floor else {})
         least = MIXED_OVER_BASE[load.at_once] if base in ("tiny", "135m") else None
         mine, its = taken[four], taken[alone]
         note = mine.error or its.error
@@ -95,7 +101,7 @@ async def ragged(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row
     """`generate` pads to the longest prompt and goes on to the longest answer; only what was asked for counts."""
     load = Load(32, is_ragged=True)
     taken = await interleave(pool, load, [ours(base), *peers(base)], prompts)
-    return rows_of(name, load, taken, prompts, {})
+    return rows_of(name, str(load), taken, prompts, {})
 
 
 async def int8(pool: Pool, prompts: Prompts, name: str, base: str) -> list[Row]:

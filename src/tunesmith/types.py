@@ -10,6 +10,12 @@ Message = dict[str, Any]
 JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
+JobKind = Literal["fine_tuning", "batch", "eval_run"]
+"""What the queue holds; one table, one life cycle, one supervisor."""
+
+DEFAULT_PROJECT = "proj_default"
+"""The project that is there from the start; it owns what a machine's owner makes without naming one."""
+
 Wanted = Literal["run", "pause", "cancel"]
 """What `control.json` asks a worker for."""
 

@@ -2,9 +2,9 @@
 
 import openai
 import pytest
+from orders import tuning_job
 
 from tunesmith.db import jobs, models
-from tunesmith.db.jobs import Job
 from tunesmith.db.models import FineTuned
 
 TUNED = "ft:tunesmith/tiny:local:mine:a1B2c3D4"
@@ -14,7 +14,7 @@ TUNED = "ft:tunesmith/tiny:local:mine:a1B2c3D4"
 def tuned(served):
     """A row only: its adapter was never made."""
     with served.desk.database.write() as connection:
-        jobs.add(connection, Job("ftjob-m", "tunesmith/tiny", {"seed": 1}, "file-1", 1, status="succeeded"))
+        jobs.add(connection, tuning_job("ftjob-m", status="succeeded"))
         models.add(connection, FineTuned(TUNED, "tunesmith/tiny", "none", "runs/ftjob-m/artifacts/adapter", "00", "ftjob-m", 1))
     return TUNED
 

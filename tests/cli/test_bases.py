@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+from orders import tuning_job
 from safetensors.numpy import save_file
 
 from tunesmith.db import jobs, models
@@ -47,7 +48,7 @@ def test_a_base_that_a_fine_tuned_model_needs_stays_unless_forced(model: Path, w
     run("add", str(model), *where)
     database = open_database(DataDir(Path(where[1])).database)
     with database.write() as connection:
-        jobs.add(connection, jobs.Job("ftjob-1", "mine", {}, "file-1", 1, status="succeeded"))
+        jobs.add(connection, tuning_job("ftjob-1", base="mine", status="succeeded"))
         models.add(connection, models.FineTuned("ft:mine::x", "mine", "none", "runs/ftjob-1", "0" * 64, "ftjob-1", 1))
     database.close()
     refused = run("remove", "mine", *where)
@@ -60,7 +61,7 @@ def test_a_base_that_a_waiting_job_needs_stays(model: Path, where: tuple[str, st
     run("add", str(model), *where)
     database = open_database(DataDir(Path(where[1])).database)
     with database.write() as connection:
-        jobs.add(connection, jobs.Job("ftjob-1", "mine", {}, "file-1", 1, status="queued"))
+        jobs.add(connection, tuning_job("ftjob-1", base="mine", status="queued"))
     database.close()
     assert "such as ftjob-1" in run("remove", "mine", *where).stderr
 

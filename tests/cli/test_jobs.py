@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from orders import tuning_job
 from typer.testing import CliRunner
 
 from tunesmith.cli.jobs import app
-from tunesmith.db.jobs import Job
 from tunesmith.db.migrate import open_database
 from tunesmith.errors import InvalidRequest, NotFound
 from tunesmith.jobs.queue import Queue
@@ -26,7 +26,7 @@ def data(tmp_path):
     dirs = DataDir(tmp_path / "data").make()
     database = open_database(dirs.database)
     for name in ("ftjob-1", "ftjob-2"):
-        Queue(database).submit(Job(name, "tunesmith/tiny", RECIPE, "file-1", created=1_700_000_000))
+        Queue(database).submit(tuning_job(name, recipe=RECIPE, created=1_700_000_000))
     database.close()
     return dirs.root
 

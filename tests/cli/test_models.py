@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from orders import tuning_job
 from typer.testing import CliRunner
 
 from tunesmith.cli.models import app
 from tunesmith.db import jobs, models
-from tunesmith.db.jobs import Job
 from tunesmith.db.migrate import open_database
 from tunesmith.db.models import FineTuned
 from tunesmith.errors import NotFound
@@ -32,7 +32,7 @@ def test_a_tuned_model_is_listed_and_shown_with_what_it_stands_on(tmp_path):
     dirs = DataDir(tmp_path).make()
     database = open_database(dirs.database)
     with database.write() as connection:
-        jobs.add(connection, Job("ftjob-1", "tunesmith/tiny", {}, "file-1", 1))
+        jobs.add(connection, tuning_job("ftjob-1"))
         models.add(connection, FineTuned(TUNED, "tunesmith/tiny", "nf4", "runs/ftjob-1/artifacts/adapter", "00", "ftjob-1", 1))
     database.close()
     assert TUNED in call("list", "--data-dir", tmp_path)

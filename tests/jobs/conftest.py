@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from orders import tuning_job
 
 from tunesmith.db import events, files, jobs
 from tunesmith.db.files import File
@@ -51,7 +52,8 @@ class Bench:
 
     def order(self, file_id: str | None = None, recipe: dict | None = None, **fields) -> str:
         whole = parse(merge(RECIPE, recipe or {})).model_dump(mode="json")
-        job = Job(new_id("ftjob"), whole["base"], whole, file_id or self.upload(), 1, **fields)
+        order = {"training_file": file_id or self.upload()} | fields.pop("order", {})
+        job = tuning_job(new_id("ftjob"), base=whole["base"], recipe=whole, order=order, **fields)
         self.queue.submit(job)
         self.supervisor.wake()
         return job.id

@@ -3,10 +3,11 @@
 import threading
 
 import pytest
+from orders import tuning_job
 from sqlalchemy import text
 
 from tunesmith.db import events, models
-from tunesmith.db.jobs import MAX_ATTEMPTS, Job, get
+from tunesmith.db.jobs import MAX_ATTEMPTS, get
 from tunesmith.db.migrate import open_database
 from tunesmith.db.models import FineTuned
 from tunesmith.errors import Fenced, InvalidRequest
@@ -34,7 +35,7 @@ def queue(tmp_path, clock):
 
 def submit(queue, *names, ready=True):
     for name in names:
-        queue.submit(Job(name, "tunesmith/tiny", {"seed": 1}, "file-1", created=1))
+        queue.submit(tuning_job(name))
         if ready:
             queue.accept(queue.claim_unchecked("checker"), num_rows=1)
 
@@ -50,7 +51,7 @@ def log_of(queue, name):
 
 
 def model_of(job):
-    return FineTuned(f"ft:{job.id}", job.base, "none", "runs/x", "hash", job.id, 1)
+    return FineTuned(f"ft:{job.id}", job.order["model"], "none", "runs/x", "hash", job.id, 1)
 
 
 def test_jobs_are_claimed_oldest_first_and_each_by_one_of_many(queue):
@@ -211,9 +212,10 @@ def test_the_leases_of_a_dead_server_end_at_once(queue):
 
 
 def test_claiming_uses_an_index_and_sorts_no_table(queue):
+    batches = "select num from jobs where kind = 'batch'"
     plans = {
-        "select num from jobs where status = 'queued' order by num limit 1": "jobs_by_status",
-        "select num from jobs where status = 'running' and lease_until < 5 order by lease_until limit 1": "jobs_by_lease",
+        f"{batches} and status = 'queued' order by num limit 1": "jobs_by_status",
+        f"{batches} and status = 'running' and lease_until < 5 order by lease_until limit 1": "jobs_by_lease",
     }
     with queue.database.read() as connection:
         for query, index in plans.items():

@@ -34,7 +34,7 @@ def kill_at_step(bench, job_id, attempt, step):
 
 def test_a_job_behind_a_failed_one_ends_with_a_model_that_can_be_served(bench, bad_rows):
     bad = bench.order(bench.upload(bad_rows, "mine.jsonl"))
-    job_id = bench.order(suffix="my model")
+    job_id = bench.order(order={"suffix": "my model"})
     failed = bench.wait_for(bad, "failed")
     assert (failed.error["code"], failed.error["param"], failed.attempt) == ("invalid_training_file", "training_file", 0)
     assert failed.error["message"].startswith("1 of 21 rows of mine.jsonl cannot be used: line 6: ")
@@ -42,7 +42,7 @@ def test_a_job_behind_a_failed_one_ends_with_a_model_that_can_be_served(bench, b
     delete_blobs(bench)
     job = bench.wait_for(job_id, "succeeded")
     with bench.database.read() as connection:
-        model = models.get(connection, job.fine_tuned_model)
+        model = models.get(connection, job.result["fine_tuned_model"])
     assert model.id.startswith("ft:tunesmith/tiny:local:my-model:")
     assert read_adapter(bench.settings.dirs.root / model.path).content_hash == model.content_hash
     assert job.result["trained_tokens"] > 0

@@ -1,10 +1,11 @@
 """A worker's events become rows, each once, in OpenAI's words."""
 
 import pytest
+from orders import tuning_job
 from sqlalchemy import func, select
 
 from tunesmith.db import events, metrics, tables
-from tunesmith.db.jobs import Job, get
+from tunesmith.db.jobs import get
 from tunesmith.db.migrate import open_database
 from tunesmith.errors import Fenced
 from tunesmith.jobs.queue import Queue
@@ -16,7 +17,7 @@ from tunesmith.runfolder import EventLog, RunFolder
 def queue(tmp_path):
     database = open_database(tmp_path / "t.db")
     made = Queue(database, lease_seconds=30)
-    made.submit(Job("job", "tunesmith/tiny", {"seed": 1}, "file-1", created=1))
+    made.submit(tuning_job("job"))
     made.accept(made.claim_unchecked("a"), num_rows=1)
     yield made
     database.close()

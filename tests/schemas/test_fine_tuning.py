@@ -1,10 +1,10 @@
 """What a client orders becomes a recipe: OpenAI's fields, then any part of our own; what is wrong is refused by its path."""
 
 import pytest
+from orders import tuning_job
 from pydantic import ValidationError
 
 from tunesmith.db.events import JobEvent
-from tunesmith.db.jobs import Job
 from tunesmith.errors import InvalidRequest
 from tunesmith.schemas.fine_tuning import JobCreate, event_from_row, from_row, to_recipe
 
@@ -89,7 +89,7 @@ def test_integrations_are_refused_clearly_and_an_empty_list_is_none():
 
 def job(**fields):
     whole = recipe().model_dump(mode="json")
-    return Job("ftjob-1", "tunesmith/tiny", whole, "file-1", 5, hyperparameters={"n_epochs": "auto"}, **fields)
+    return tuning_job("ftjob-1", recipe=whole, created=5, order={"hyperparameters": {"n_epochs": "auto"}}, **fields)
 
 
 def test_a_job_on_the_wire_has_all_that_openai_requires():

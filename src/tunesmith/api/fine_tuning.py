@@ -31,13 +31,9 @@ def create(body: wire.JobCreate, desk: DeskDep) -> wire.FineTuningJob:
     recipe = wire.to_recipe(body, base=base, train=train_name, validation=validation_name)
     job = jobs.Job(
         id=new_id("ftjob"),
-        base=base,
         recipe=recipe.model_dump(mode="json"),
-        hyperparameters=body.numbers.model_dump(),
-        suffix=recipe.name or None,
+        order=wire.to_order(body, recipe),
         metadata=body.metadata,
-        training_file=body.training_file,
-        validation_file=body.validation_file,
         created=unix_now(),
     )
     job = desk.queue.submit(job)

@@ -138,7 +138,7 @@ def _needed_by(base: str, data_dir: Path) -> list[str]:
     with opened(data_dir) as database, database.read() as connection:
         tuned = [model.id for model in models.list_all(connection) if model.base == base]
         newest, _ = jobs.list_page(connection, after=None, limit=NEWEST_JOBS)
-        return tuned + [job.id for job in newest if job.base == base and job.status not in TERMINAL]
+        return tuned + [job.id for job in newest if job.order["model"] == base and job.status not in TERMINAL]
 
 
 def _tell(source: "Source", as_json: bool, sentence: str) -> None:

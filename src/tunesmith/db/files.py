@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select
 from tunesmith.db.paging import Order, page
 from tunesmith.db.tables import files
 from tunesmith.errors import NotFound
+from tunesmith.types import DEFAULT_PROJECT
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class File:
     num_bytes: int
     sha256: str
     created: int
+    project: str = DEFAULT_PROJECT
 
 
 def from_row(row: Row[Any]) -> File:

@@ -1,6 +1,6 @@
-"""Fine-tuning jobs as rows. Who may change which field, and when, is jobs/queue.py's matter."""
+"""Jobs as rows: fine-tuning, batches and eval runs alike. Who may change which field, and when, is jobs/queue.py's matter."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, insert, select
@@ -8,30 +8,30 @@ from sqlalchemy import ColumnElement, Connection, Row, insert, select
 from tunesmith.db.paging import page
 from tunesmith.db.tables import jobs
 from tunesmith.errors import NotFound
-from tunesmith.types import TERMINAL, JobStatus, Wanted
+from tunesmith.types import DEFAULT_PROJECT, TERMINAL, JobKind, JobStatus, Wanted
 
 MAX_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Job:
-    """One order. `recipe` is the whole recipe as JSON; `hyperparameters` is what the client left or set, for the echo.
+    """One order. `order` is what the client asked for, for the echo; `recipe` is all that a worker needs, as JSON; `parent` is
+    what it belongs to (an eval run's eval); `result` is what its worker made, and the names that the desk gave it.
 
     `attempt` counts tries from 1 and names the folder; `crashes` counts those that died, and ends the job at `max_attempts`.
     `lease_token` is new for each claim: who does not hold it writes nothing. Times are seconds since 1970.
     """
 
     id: str
-    base: str
     recipe: dict[str, Any]
-    training_file: str
+    order: dict[str, Any]
     created: int
+    kind: JobKind = "fine_tuning"
+    project: str = DEFAULT_PROJECT
+    parent: str | None = None
     status: JobStatus = "validating_files"
     wanted: Wanted = "run"
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
-    suffix: str | None = None
     metadata: dict[str, str] | None = None
-    validation_file: str | None = None
     attempt: int = 0
     crashes: int = 0
     max_attempts: int = MAX_ATTEMPTS
@@ -43,7 +43,6 @@ class Job:
     estimated_finish: int | None = None
     error: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
-    fine_tuned_model: str | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -77,9 +76,15 @@ def get(connection: Connection, job_id: str) -> Job:
 
 
 def list_page(
-    connection: Connection, *, after: str | None, limit: int, metadata: dict[str, str] | None = None
+    connection: Connection,
+    *,
+    after: str | None,
+    limit: int,
+    kind: JobKind = "fine_tuning",
+    metadata: dict[str, str] | None = None,
 ) -> tuple[list[Job], bool]:
-    """Jobs, newest first, and whether there are more; `metadata` keeps those that have all its pairs."""
+    """Jobs of a kind, newest first, and whether there are more; `metadata` keeps those that have all its pairs."""
     where: list[ColumnElement[bool]] = [jobs.c.metadata[key].as_string() == value for key, value in (metadata or {}).items()]
+    where.append(jobs.c.kind == kind)
     found = page(connection, jobs, *where, after=after, limit=limit)
     return [from_row(row) for row in found.rows], found.has_more

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from tunesmith.db.tables import keys
 from tunesmith.errors import NotFound, Unauthorized
-from tunesmith.types import unix_now
+from tunesmith.types import DEFAULT_PROJECT, unix_now
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -28,6 +28,7 @@ class Key:
     name: str
     created: int
     revoked: int | None = None
+    project: str = DEFAULT_PROJECT
 
 
 def from_row(row: Row[Any]) -> Key:

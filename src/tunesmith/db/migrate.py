@@ -34,15 +34,20 @@ def migrate(database: Database) -> None:
         raise TunesmithError(f"The database {database.path} is damaged: {health}.", hint="Restore it from a copy.")
     if found == newest():
         return
-    config = _config()
     try:
-        with database.write() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        upgrade(database, "head")
     except CommandError as error:
         raise TunesmithError(
             f"The database {database.path} was written by a newer version of Tunesmith ({found}).", hint="Update Tunesmith."
         ) from error
+
+
+def upgrade(database: Database, revision: str) -> None:
+    """Applies what is missing up to `revision`, all or nothing."""
+    config = _config()
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
 
 
 def open_database(path: Path) -> Database:

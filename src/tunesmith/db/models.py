@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, delete, insert, select
 
 from tunesmith.db.tables import models
 from tunesmith.errors import NotFound
-from tunesmith.types import Quantization
+from tunesmith.types import DEFAULT_PROJECT, Quantization
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class FineTuned:
     content_hash: str
     job_id: str
     created: int
+    project: str = DEFAULT_PROJECT
 
 
 def from_row(row: Row[Any]) -> FineTuned:

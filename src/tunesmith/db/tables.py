@@ -7,6 +7,17 @@ from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Index, Integer,
 
 metadata = MetaData()
 
+projects = Table(
+    "projects",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("name", String, nullable=False),
+    Column("created", Integer, nullable=False),
+    Column("archived", Integer),
+    sqlite_autoincrement=True,
+)
+
 keys = Table(
     "keys",
     metadata,
@@ -14,6 +25,7 @@ keys = Table(
     Column("id", String, nullable=False, unique=True),
     Column("hash", String, nullable=False),
     Column("name", String, nullable=False),
+    Column("project", String, nullable=False),
     Column("created", Integer, nullable=False),
     Column("revoked", Integer),
     sqlite_autoincrement=True,
@@ -24,6 +36,7 @@ files = Table(
     metadata,
     Column("num", Integer, primary_key=True, autoincrement=True),
     Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
     Column("filename", String, nullable=False),
     Column("purpose", String, nullable=False),
     Column("num_bytes", Integer, nullable=False),
@@ -37,16 +50,15 @@ jobs = Table(
     metadata,
     Column("num", Integer, primary_key=True, autoincrement=True),
     Column("id", String, nullable=False, unique=True),
+    Column("kind", String, nullable=False),
+    Column("project", String, nullable=False),
+    Column("parent", String),
     Column("status", String, nullable=False),
     Column("wanted", String, nullable=False),
-    # what was asked
-    Column("base", String, nullable=False),
+    # what was asked: `order` is the client's words, `recipe` what a worker does
+    Column("order", JSON, nullable=False),
     Column("recipe", JSON, nullable=False),
-    Column("hyperparameters", JSON, nullable=False),
-    Column("suffix", String),
     Column("metadata", JSON),
-    Column("training_file", String, nullable=False),
-    Column("validation_file", String),
     # who works on it
     Column("attempt", Integer, nullable=False),
     Column("crashes", Integer, nullable=False),
@@ -61,9 +73,10 @@ jobs = Table(
     Column("estimated_finish", Integer),
     Column("error", JSON),
     Column("result", JSON),
-    Column("fine_tuned_model", String),
-    Index("jobs_by_status", "status", "num"),
-    Index("jobs_by_lease", "status", "lease_until"),
+    Index("jobs_by_status", "kind", "status", "num"),
+    Index("jobs_by_lease", "kind", "status", "lease_until"),
+    Index("jobs_by_project", "project", "kind", "num"),
+    Index("jobs_by_parent", "parent", "num"),
     sqlite_autoincrement=True,
 )
 
@@ -116,6 +129,7 @@ models = Table(
     metadata,
     Column("num", Integer, primary_key=True, autoincrement=True),
     Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
     Column("base", String, nullable=False),
     Column("quantization", String, nullable=False),
     Column("path", String, nullable=False),

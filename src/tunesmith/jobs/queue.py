@@ -22,6 +22,7 @@ from tunesmith.db.jobs import Job, add, from_row, get
 from tunesmith.db.session import Database
 from tunesmith.db.tables import jobs
 from tunesmith.errors import Fenced, InvalidRequest
+from tunesmith.types import JobKind
 
 NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_token": None, "lease_until": None}
 
@@ -40,7 +41,7 @@ class Queue:
         with self.database.write() as connection:
             add(connection, job)
             events.say(connection, job.id, f"Created fine-tuning job: {job.id}")
-            events.say(connection, job.id, f"Validating training file: {job.training_file}")
+            events.say(connection, job.id, f"Validating training file: {job.order['training_file']}")
             return get(connection, job.id)
 
     def cancel(self, job_id: str) -> Job:
@@ -70,11 +71,12 @@ class Queue:
 
     # -- work, by supervisors -----------------------------------------------------------------------------------------
 
-    def claim_unchecked(self, owner: str) -> Job | None:
-        """The oldest job whose files nobody has validated or is validating."""
+    def claim_unchecked(self, owner: str, kind: JobKind = "fine_tuning") -> Job | None:
+        """The oldest job of a kind whose files nobody has validated or is validating."""
         free = jobs.c.lease_until.is_(None) | (jobs.c.lease_until < self._clock())
         with self.database.write() as connection:
-            return self._claim(connection, owner, jobs.c.status == "validating_files", free, order=jobs.c.num)
+            unchecked = (jobs.c.kind == kind, jobs.c.status == "validating_files")
+            return self._claim(connection, owner, *unchecked, free, order=jobs.c.num)
 
     def accept(self, job: Job, *, num_rows: int) -> Job:
         """The files are valid. Raises Fenced."""
@@ -84,16 +86,16 @@ class Queue:
             events.say(connection, job.id, f"Files validated, moving job to {status} state", num_rows=num_rows)
             return self._set(connection, mine, status=status, **NO_LEASE)
 
-    def claim(self, owner: str) -> Job | None:
-        """A job to run, with a new attempt and a new token: one whose lease ran out, else the one that waits longest."""
+    def claim(self, owner: str, kind: JobKind = "fine_tuning") -> Job | None:
+        """A job of a kind to run, with a new attempt and token: one whose lease ran out, else the one that waits longest."""
         with self.database.write() as connection:
-            while job := self._claim_expired(connection, owner):
+            while job := self._claim_expired(connection, owner, kind):
                 if job.crashes < job.max_attempts:
                     events.say(connection, job.id, f"Attempt {job.attempt} takes over: the supervisor was lost", "warn")
                     return job
                 self._fail(connection, job, _worn_out(job, "its supervisor was lost"))
-            waiting = jobs.c.status == "queued"
-            waiter = self._claim(connection, owner, waiting, order=jobs.c.num, status="running", attempt=jobs.c.attempt + 1)
+            waiting = (jobs.c.kind == kind, jobs.c.status == "queued")
+            waiter = self._claim(connection, owner, *waiting, order=jobs.c.num, status="running", attempt=jobs.c.attempt + 1)
             if waiter is None:
                 return None
             if waiter.attempt == 1:
@@ -151,7 +153,7 @@ class Queue:
             models.add(connection, model)
             events.say(connection, job.id, f"New fine-tuned model created: {model.id}")
             events.say(connection, job.id, "The job has successfully completed")
-            done = {"status": "succeeded", "finished": self._now(), "result": result, "fine_tuned_model": model.id}
+            done = {"status": "succeeded", "finished": self._now(), "result": result | {"fine_tuned_model": model.id}}
             return self._set(connection, mine, **done, **NO_LEASE)
 
     def expire(self, is_alive: Callable[[str], bool]) -> int:
@@ -175,8 +177,8 @@ class Queue:
         row = connection.execute(update(jobs).where(jobs.c.num == first).values(**values, **lease).returning(jobs)).first()
         return None if row is None else from_row(row)
 
-    def _claim_expired(self, connection: Connection, owner: str) -> Job | None:
-        expired = (jobs.c.status == "running", jobs.c.lease_until < self._clock())
+    def _claim_expired(self, connection: Connection, owner: str, kind: JobKind) -> Job | None:
+        expired = (jobs.c.kind == kind, jobs.c.status == "running", jobs.c.lease_until < self._clock())
         tried = {"attempt": jobs.c.attempt + 1, "crashes": jobs.c.crashes + 1}
         return self._claim(connection, owner, *expired, order=jobs.c.lease_until, **tried)
 

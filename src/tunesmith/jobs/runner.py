@@ -121,8 +121,8 @@ class Supervisor:
         data = job.recipe["data"]
         sources = []
         for param, file_id, key in (
-            ("training_file", job.training_file, "train"),
-            ("validation_file", job.validation_file, "validation"),
+            ("training_file", job.order["training_file"], "train"),
+            ("validation_file", job.order.get("validation_file"), "validation"),
         ):
             if file_id is not None:
                 with self._queue.database.read() as connection:
@@ -227,13 +227,14 @@ class Supervisor:
             self._queue.fail(job, {"code": "adapter_invalid", "message": str(error), "param": None})
             return
         model = FineTuned(
-            id=fine_tuned_id(job.base, job.suffix),
-            base=job.base,
+            id=fine_tuned_id(job.order["model"], job.order.get("suffix")),
+            base=job.order["model"],
             quantization=adapter.quantization,
             path=str(Path(adapter.path).relative_to(self._dirs.root)),
             content_hash=adapter.content_hash,
             job_id=job.id,
             created=unix_now(),
+            project=job.project,
         )
         self._queue.succeed(job, result, model)
 

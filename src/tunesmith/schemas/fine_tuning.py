@@ -102,6 +102,17 @@ def to_recipe(body: JobCreate, *, base: str, train: str, validation: str | None)
         raise InvalidRecipe(f"recipe.{error.message}", hint=error.hint, param=path) from error
 
 
+def to_order(body: JobCreate, recipe: Recipe) -> dict[str, Any]:
+    """What the client asked for, as the job echoes it."""
+    return {
+        "model": recipe.base,
+        "training_file": body.training_file,
+        "validation_file": body.validation_file,
+        "suffix": recipe.name or None,
+        "hyperparameters": body.numbers.model_dump(),
+    }
+
+
 def _refuse_set_elsewhere(part: dict[str, Any]) -> None:
     for path, instead in SET_ELSEWHERE.items():
         inner: Any = part
@@ -149,25 +160,26 @@ class FineTuningJob(Wire):
 
 def from_row(job: Job) -> FineTuningJob:
     result = job.result or {}
-    numbers = job.hyperparameters | _chosen(result.get("hyperparameters", {}))
+    order = job.order
+    numbers = order["hyperparameters"] | _chosen(result.get("hyperparameters", {}))
     return FineTuningJob(
         id=job.id,
         created_at=job.created,
         started_at=job.started,
         finished_at=job.finished,
         estimated_finish=None if job.is_finished else job.estimated_finish,
-        model=job.base,
-        fine_tuned_model=job.fine_tuned_model,
+        model=order["model"],
+        fine_tuned_model=result.get("fine_tuned_model"),
         status=job.status,
-        training_file=job.training_file,
-        validation_file=job.validation_file,
+        training_file=order["training_file"],
+        validation_file=order["validation_file"],
         trained_tokens=result.get("trained_tokens"),
         error=None if job.error is None else JobError(**job.error),
         seed=job.recipe["seed"],
         hyperparameters=numbers,
         method={"type": "supervised", "supervised": {"hyperparameters": numbers}},
         metadata=job.metadata,
-        user_provided_suffix=job.suffix,
+        user_provided_suffix=order["suffix"],
         recipe=job.recipe,
         attempt=job.attempt,
     )

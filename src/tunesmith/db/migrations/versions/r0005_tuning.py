@@ -1,0 +1,10 @@
+"""Checkpoints under names of their own, and who may use them."""
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
