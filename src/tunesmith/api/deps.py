@@ -41,3 +41,6 @@ DeskDep = Annotated[Desk, Depends(get_desk)]
 def require_key(request: Request, desk: DeskDep) -> Key:
     """Raises Unauthorized. Runs in a worker thread, for it reads the database; so a revoked key ends at once."""
     return auth.check(desk.database, request.headers.getlist("authorization"))
+
+
+KeyDep = Annotated[Key, Depends(require_key)]
