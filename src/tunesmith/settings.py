@@ -1,6 +1,7 @@
 """What a machine's owner sets: by environment variable (`TUNESMITH_...`) or flag. Read once, at start."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,22 @@ ENGINE_OF = {
 """Settings that only one engine obeys: for another they are refused, not ignored."""
 
 
+def to_aliases(pairs: list[str]) -> dict[str, str]:
+    """`["gpt-4o-mini=tunesmith/tiny"]` as a table. Raises InvalidRequest."""
+    for pair in pairs:
+        if "=" not in pair:
+            hint = "Name it like --alias gpt-4o-mini=tunesmith/tiny."
+            raise InvalidRequest(f"{pair!r} is no alias.", hint=hint, param="alias")
+    return {name: meant for name, _, meant in (pair.partition("=") for pair in pairs)}
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "bases": lambda text: tuple(text.split(",")),
+    "aliases": lambda text: to_aliases(text.split(",")),
+}
+"""Settings that are lists, as an environment variable writes them: with commas."""
+
+
 class Settings(BaseModel):
     """Settings of one server process."""
 
@@ -29,6 +46,8 @@ class Settings(BaseModel):
     port: int = 8040
     bases: tuple[str, ...] = (DEFAULT_BASE,)
     """Base models that may be trained on and served; the first is the default."""
+    aliases: dict[str, str] = {}
+    """Other names of bases and fine-tuned models, such as gpt-4o-mini -> tunesmith/tiny: scripts name models of OpenAI's."""
     threads: int = 0
     """CPU threads of the engine; 0 means all cores. While a training runs beside it, half of them."""
     engine: Literal["embedded", "vllm", "openai"] = "embedded"
@@ -77,6 +96,15 @@ class Settings(BaseModel):
             raise InvalidRequest("--engine openai needs the address of a server.", hint=hint, param="upstream")
         return self
 
+    @model_validator(mode="after")
+    def _check_aliases(self) -> "Settings":
+        """Raises InvalidRequest for an alias that would hide a base, or that stands for another alias."""
+        for name, meant in self.aliases.items():
+            if name in self.bases or meant in self.aliases or not name or not meant:
+                hint = "Name it like --alias gpt-4o-mini=tunesmith/tiny."
+                raise InvalidRequest(f"{name}={meant} is no alias: only the right one names a model.", hint=hint, param="alias")
+        return self
+
     @property
     def dirs(self) -> DataDir:
         return DataDir(self.data_dir.absolute())
@@ -88,6 +116,6 @@ class Settings(BaseModel):
         for name in cls.model_fields:
             text = os.environ.get(f"TUNESMITH_{name.upper()}")
             if text is not None:
-                values[name] = tuple(text.split(",")) if name == "bases" else text
+                values[name] = read(text) if (read := READERS.get(name)) else text
         values.update({name: value for name, value in flags.items() if value is not None})
         return cls.model_validate(values)

@@ -75,7 +75,9 @@ def serve(settings):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    with serve(Settings(data_dir=folder, threads=1, lazy=True, max_upload_bytes=4 * 1024 * 1024)) as running:
+    aliases = {"gpt-4o-mini": "tunesmith/tiny"}
+    settings = Settings(data_dir=folder, threads=1, lazy=True, max_upload_bytes=4 * 1024 * 1024, aliases=aliases)
+    with serve(settings) as running:
         yield running
 
 

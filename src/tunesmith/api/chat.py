@@ -11,32 +11,54 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from tunesmith.api.bases import find_offered
-from tunesmith.api.deps import Desk, DeskDep
-from tunesmith.db import models
+from tunesmith.api.deps import Desk, DeskDep, KeyDep
+from tunesmith.api.resolve import target_of
+from tunesmith.db.keys import Key
 from tunesmith.errors import InvalidRequest
 from tunesmith.serving.answer import Answer
-from tunesmith.serving.routing import CHAT, COMPLETIONS, DETOKENIZE, EMBEDDINGS, TOKENIZE, Target, base_target, to_target
+from tunesmith.serving.routing import CHAT, COMPLETIONS, DETOKENIZE, EMBEDDINGS, TOKENIZE, Target
 
 router = APIRouter()
 T = TypeVar("T")
 
 
-async def ask(request: Request, desk: DeskDep) -> Response:
+PRIORITY = "x-tunesmith-priority"
+"""Header that says `batch`: the request waits while anything interactive does."""
+SALTED = {"embedded": (CHAT, COMPLETIONS, EMBEDDINGS), "vllm": (CHAT, COMPLETIONS), "openai": ()}
+"""Engine -> the paths on which it knows `cache_salt`."""
+
+
+async def ask(request: Request, desk: DeskDep, key: KeyDep) -> Response:
     """The path is the engine's too."""
     path = request.url.path
     body = _parsed(await request.body())
-    target = await _target(desk, body)
-    answer = await _unless_gone(request, desk.router.ask(target, path, body))
+    target = await target_of(desk, body.get("model"), key.project)
+    answer = await unless_gone(request, ask_engine(desk, key, target, path, with_priority(request, desk, body)))
     if body.get("stream") is True and answer.status < 400:
         return Stream(answer)
-    content = await _unless_gone(request, answer.read())
+    content = await unless_gone(request, answer.read())
     return Response(content, status_code=answer.status, media_type=answer.content_type, headers=answer.headers)
+
+
+async def ask_engine(desk: Desk, key: Key, target: Target, path: str, body: dict[str, Any]) -> Answer:
+    """The one way from a client's question to an engine; whoever asks reads the answer to its end, or closes it.
+
+    What engines keep of prompts is shared within a project only: how fast another's answer comes must tell nobody what it asked.
+    """
+    own = body.get("cache_salt") or ""
+    if path in SALTED[desk.settings.engine] and isinstance(own, str):
+        body = body | {"cache_salt": f"{key.project}:{own}"}
+    return await desk.router.ask(target, path, body)
+
+
+def with_priority(request: Request, desk: Desk, body: dict[str, Any]) -> dict[str, Any]:
+    """The body with the priority of the request's header; only our own engine knows the word."""
+    is_batch = request.headers.get(PRIORITY) == "batch" and desk.settings.engine == "embedded"
+    return body | {"priority": "batch"} if is_batch else body
 
 
 for path in (CHAT, COMPLETIONS, EMBEDDINGS, TOKENIZE, DETOKENIZE):
@@ -68,28 +90,7 @@ def _parsed(data: bytes) -> dict[str, Any]:
     return body
 
 
-async def _target(desk: Desk, body: dict[str, Any]) -> Target:
-    """What `model` means. Raises InvalidRequest without one, NotFound for an unknown one."""
-    model = body.get("model")
-    if not isinstance(model, str):
-        code = "invalid_value" if "model" in body else "missing_required_parameter"
-        raise InvalidRequest("You must provide a model.", hint="GET /v1/models lists them.", param="model", code=code)
-    if model in desk.settings.bases and model not in desk.withdrawn:
-        return base_target(model)
-    return await run_in_threadpool(_look_up, desk, model)
-
-
-def _look_up(desk: Desk, model: str) -> Target:
-    with desk.database.read() as connection:
-        tuned = models.find(connection, model)
-    if tuned is not None:
-        return to_target(tuned, desk.settings.dirs.root)
-    if desk.settings.engine == "openai":
-        return base_target(model)  # the server elsewhere knows whether it has it
-    return base_target(find_offered(desk, model).id)
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the client leaves. Raises ClientDisconnect then."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:

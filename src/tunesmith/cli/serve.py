@@ -25,6 +25,7 @@ def serve(
     port: int = typer.Option(None, min=0, max=65535, help="Port; 0 takes a free one [default: 8040]."),
     data_dir: Path = typer.Option(None, help="Folder of database, files, runs and adapters [default: .tunesmith]."),
     base: list[str] = typer.Option(None, help="Base model to train on and serve; may be repeated [default: tunesmith/tiny]."),
+    alias: list[str] = typer.Option(None, metavar="NAME=MODEL", help="Another name of a model, for scripts; may be repeated."),
     threads: int = typer.Option(None, min=0, help="CPU threads of the engine; 0 means all cores [default: 0]."),
     lazy: bool = typer.Option(None, "--lazy", help="Start engines when they are first asked, not at once."),
     replicas: int = typer.Option(None, min=1, help="Engines per base; the least busy one answers [default: 1]."),
@@ -37,7 +38,7 @@ def serve(
     exit_with_parent: bool = typer.Option(False, "--exit-with-parent", help="Stop when the process that started this one ends."),
 ) -> None:
     """Serve the OpenAI-compatible API. Prints one line when it is ready."""
-    from tunesmith.settings import Settings
+    from tunesmith.settings import Settings, to_aliases
 
     signal.signal(signal.SIGTERM, _leave)
     if exit_with_parent:
@@ -46,7 +47,7 @@ def serve(
     settings = Settings.from_environment(
         host=host, port=port, data_dir=data_dir, bases=bases, threads=threads, lazy=lazy, replicas=replicas, quantize=quantize,
         engine=engine, upstream=upstream, upstream_key_env=upstream_key_env, tensor_parallel=tensor_parallel,
-        quantization=quantization,
+        quantization=quantization, aliases=to_aliases(alias) if alias else None,
     )
     # The port first: when it is taken, nothing has been made yet.
     with _listen(settings.host, settings.port) as listening:
