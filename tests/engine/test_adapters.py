@@ -1,15 +1,18 @@
 """Every adapter that is not refused computes what PEFT computes: ranks and alphas by pattern, rsLoRA, soft prompts; and what is
 refused is refused with the reason."""
 
+import json
 from collections.abc import Iterator
 from copy import copy
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig
 from safetensors.torch import load_file, save_file
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.engine.engines import Engine, generate, make_prompts, reference, same_tokens, save_base, save_peft
 from tunesmith.engine.adapters import Grouping, Lora, Part
@@ -23,6 +26,8 @@ SIZES = {
     "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 128, "initializer_range": 0.2, "bos_token_id": None,
     "eos_token_id": None, "pad_token_id": 0, "tie_word_embeddings": False,
 }
+GROUPED = {"num_key_value_heads", "head_dim"}
+"""Fields that GPT-NeoX does not have."""
 PLAIN = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "init_lora_weights": False, "task_type": "CAUSAL_LM"}
 LORAS: dict[str, dict[str, object]] = {
     "patterns": {
@@ -42,14 +47,30 @@ SOFT: dict[str, PeftConfig] = {
     ),
 }
 COUNT = 12
-MODELS = {"lean": (LlamaConfig, LlamaForCausalLM), "module": (Gemma2Config, Gemma2ForCausalLM)}
+MODELS = {
+    "lean": (LlamaConfig, LlamaForCausalLM), "lean-neox": (GPTNeoXConfig, GPTNeoXForCausalLM),
+    "module": (Gemma2Config, Gemma2ForCausalLM),
+}
+NEOX = {
+    "q_proj": "query_key_value", "v_proj": "query_key_value", "o_proj": "attention.dense", "up_proj": "dense_h_to_4h",
+    "down_proj": "dense_4h_to_h", "self_attn": "attention",
+}
+"""Names of its layers, by Llama's."""
 
 
 @pytest.fixture(scope="module", params=sorted(MODELS))
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
     torch.manual_seed(4)
     config, model = MODELS[request.param]
-    return save_base(model(config(**SIZES)), tmp_path_factory.mktemp(request.param))
+    sizes = {name: value for name, value in SIZES.items() if config is not GPTNeoXConfig or name not in GROUPED}
+    return save_base(model(config(**sizes)), tmp_path_factory.mktemp(request.param))
+
+
+def renamed(told: Any, base: Base) -> Any:
+    """The same LoRA of GPT-NeoX's layers."""
+    if "neox" not in str(base.folder):
+        return told
+    return json.loads(reduce(lambda text, pair: text.replace(*pair), NEOX.items(), json.dumps(told)))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +82,7 @@ def engine(base: Base) -> Iterator[Engine]:
 
 @pytest.mark.parametrize("name", sorted(LORAS))
 def test_a_lora_with_patterns_equals_peft(base: Base, engine: Engine, tmp_path: Path, name: str) -> None:
-    info = save_peft(base, LoraConfig(**{**PLAIN, **LORAS[name]}), tmp_path / name)
+    info = save_peft(base, LoraConfig(**{**PLAIN, **renamed(LORAS[name], base)}), tmp_path / name)
     assert read_adapter(Path(info.path)) == info
     serial, model = engine.add(info), reference(base, info)
     for prompt in make_prompts((9, 20), 512):
@@ -97,7 +118,8 @@ def test_a_soft_prompt_equals_peft(base: Base, engine: Engine, tmp_path: Path, n
 def test_patterns_are_part_of_the_content_hash(base: Base, tmp_path: Path) -> None:
     made = save_peft(base, LoraConfig(**PLAIN), tmp_path / "plain")
     config = tmp_path / "plain" / "adapter_config.json"
-    config.write_text(config.read_text().replace('"alpha_pattern": {}', '"alpha_pattern": {"q_proj": 99}'))
+    pattern = json.dumps(renamed({"alpha_pattern": {"q_proj": 99}}, base)).strip("{}")
+    config.write_text(config.read_text().replace('"alpha_pattern": {}', pattern + "}"))
     with pytest.raises(InvalidRequest, match="was changed"):
         read_adapter(tmp_path / "plain")
     assert not made.scalings

@@ -30,7 +30,11 @@ SHAPES: dict[str, tuple[str, dict[str, object], str]] = {
     "gemma2": ("Gemma2", {**GROUPED, **SLIDING, "query_pre_attn_scalar": 16, "tie_word_embeddings": False}, "module"),
     "gemma3": ("Gemma3", {**GROUPED, **SLIDING, "query_pre_attn_scalar": 16, "tie_word_embeddings": False}, "module"),
     "phi3": ("Phi3", {**COMMON, "num_key_value_heads": 2, "sliding_window": 8}, "module"),
-    "gpt-neox": ("GPTNeoX", COMMON, "module"),
+    "gpt-neox": ("GPTNeoX", COMMON, "lean"),
+    "gpt-neox-in-turn": ("GPTNeoX", {**COMMON, "use_parallel_residual": False, "attention_bias": False,
+        "hidden_act": "gelu_fast", "tie_word_embeddings": True, "rope_parameters": {
+            "rope_type": "linear", "rope_theta": 500.0, "factor": 2.0, "partial_rotary_factor": 1.0}}, "lean"),
+    "gpt-neox-relu": ("GPTNeoX", {**COMMON, "hidden_size": 48, "hidden_act": "relu"}, "module"),
 }
 """Name -> transformers' class, its shape, how it is computed."""
 LENGTHS = (1, 30, 7, 45)

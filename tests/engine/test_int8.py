@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from tests.engine.engines import Engine, make_prompts, save_base
 from tunesmith.data.skills import BANDS, SKILLS
@@ -75,11 +75,11 @@ def test_adapters_work_on_it_and_other_architectures_too(
     small_base: Base, make_adapter: Callable[..., AdapterInfo], tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    config = GPTNeoXConfig(
+    config = Phi3Config(
         vocab_size=512, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=64, bos_token_id=None, eos_token_id=None,
+        max_position_embeddings=64, bos_token_id=None, eos_token_id=None, pad_token_id=0,
     )
-    for base, mode in ((small_base, "lean"), (save_base(GPTNeoXForCausalLM(config), tmp_path), "module")):
+    for base, mode in ((small_base, "lean"), (save_base(Phi3ForCausalLM(config), tmp_path), "module")):
         exact, small = Engine(base), Engine(base, quantize="int8")
         asked: list[tuple[list[int], int | None]] = [(prompt, None) for prompt in make_prompts((9, 30), 512)]
         if mode == "lean":

@@ -4,16 +4,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 import transformers
 
 from tests.engine.engines import save_base
-from tunesmith.engine import lean
+from tunesmith.engine import lean, lean_neox, lean_parts, rope
+from tunesmith.engine.batch import Batch, Row
 from tunesmith.engine.build import build_runner
 from tunesmith.engine.matmul import Plain, Transposed
 from tunesmith.engine.parity import record_path
+from tunesmith.engine.rope import read_rope, rope_turns
+from tunesmith.engine.runner import Runner
 from tunesmith.models.catalog import Base, find_base
 
 START = """
@@ -40,12 +44,49 @@ def test_the_second_start_imports_no_transformers(small_base: Base, tmp_path: Pa
     assert start(small_base, tmp_path) == "lean []"
 
 
-def test_a_record_is_of_one_base_and_one_code(small_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+NEOX = {
+    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 64, "initializer_range": 0.2, "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0,
+}
+
+
+@torch.inference_mode()
+def logits_of(runner: Runner) -> torch.Tensor:
+    line = Batch([Row(list(range(20)), 0, 0)], runner.cache)
+    return runner._model.compute(line, runner.cache, torch.arange(20))[0]
+
+
+@pytest.mark.parametrize("shape", [{}, {"tie_word_embeddings": True}], ids=["own head", "tied head"])
+def test_gpt_neox_starts_from_its_files_too(tmp_path: Path, shape: dict[str, object]) -> None:
+    """They name the head otherwise than the module does, or do not have it."""
+    torch.manual_seed(0)
+    base = save_base(transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**NEOX, **shape)), tmp_path / "base")
+    first, second = (build_runner(base, "none", parity_dir=tmp_path / "records") for _ in range(2))
+    assert len(list((tmp_path / "records").iterdir())) == 1
+    assert start(base, tmp_path / "records") == "lean []"
+    assert torch.allclose(logits_of(first), logits_of(second), atol=1e-5)
+
+
+@pytest.mark.parametrize("told", [{}, {"rotary_pct": 1.0, "rotary_emb_base": 700}, {"rotary_pct": 0.5}])
+def test_gpt_neox_is_read_from_files_of_earlier_versions(tmp_path: Path, told: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    config = transformers.GPTNeoXConfig(**NEOX, **told)
+    base = save_base(transformers.GPTNeoXForCausalLM(config), tmp_path / "base")
+    now = json.loads((base.folder / "config.json").read_text())
+    assert now.pop("rope_parameters")["partial_rotary_factor"] == told.get("rotary_pct", 0.25)
+    (base.folder / "config.json").write_text(json.dumps(now | told))
+    assert build_runner(find_base(str(base.folder)), "none").mode == "lean"
+
+
+@pytest.mark.parametrize("module", [lean, lean_neox, lean_parts, rope])
+def test_a_record_is_of_one_base_and_one_code(
+    small_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType
+) -> None:
     before = record_path(tmp_path, small_base.revision)
     assert record_path(tmp_path, "0" * 64) != before
-    changed = tmp_path / "lean.py"
-    changed.write_bytes(Path(str(lean.__file__)).read_bytes() + b"# changed\n")
-    monkeypatch.setattr(lean, "__file__", str(changed))
+    changed = tmp_path / "changed.py"
+    changed.write_bytes(Path(str(module.__file__)).read_bytes() + b"# changed\n")
+    monkeypatch.setattr(module, "__file__", str(changed))
     assert record_path(tmp_path, small_base.revision) != before
 
 
@@ -80,7 +121,7 @@ def test_rotations_are_read_from_old_files_and_new(told: dict[str, object]) -> N
     config = transformers.LlamaConfig(hidden_size=64, num_attention_heads=4, max_position_embeddings=32, rope_parameters=kind)
     rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config)
     cos, sin = rotary(torch.zeros(1), torch.arange(32)[None])
-    turns = lean._turns({**told, "max_position_embeddings": 32}, 16)
+    turns = rope_turns(read_rope(told), 16, 32)
     assert torch.allclose(turns.real, cos[0, :, :8], atol=1e-6)
     assert torch.allclose(turns.imag, sin[0, :, :8], atol=1e-6)
 

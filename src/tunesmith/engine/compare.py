@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tunesmith.engine.int8 import quantize_linears
-from tunesmith.engine.lean import Lean, windows
+from tunesmith.engine.lean_parts import Forward
 from tunesmith.engine.module import UNFIT, fitting, reference
 from tunesmith.engine.parity import difference
 from tunesmith.engine.runner import Runner
@@ -31,13 +31,13 @@ def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in module.state_dict().items()}
 
 
-def lean_difference(base: Base, config: Mapping[str, Any], module: torch.nn.Module) -> float:
+def lean_difference(forward: Forward, base: Base, config: Mapping[str, Any], module: torch.nn.Module) -> float:
     """How far our own forward is from the module; infinite where it cannot compute this base."""
     if any(is_nf4(layer) for layer in module.modules()):
         return float("inf")
     try:
-        lean = Lean(config, weights_of(module), module.device)
-        sizes = [window for window in windows(config) if window is not None]
+        lean = forward(config, weights_of(module), module.device)
+        sizes = [window for window in lean.windows if window is not None]
         return difference(lean, reference(module), base.max_positions, min(sizes, default=None))
     except UNFIT:
         return float("inf")

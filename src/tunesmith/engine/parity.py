@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from tunesmith.engine import batch, cache, lean
+from tunesmith.engine import batch, cache, lean, lean_neox, lean_parts, rope
 from tunesmith.engine.batch import Batch, Row
 from tunesmith.engine.cache import RowCache
 from tunesmith.store import write_atomically
@@ -72,7 +72,7 @@ def difference(model: Computes, reference: Reference, max_positions: int, window
 def record_path(folder: Path, revision: str) -> Path:
     """Where the record of this base, by this code and these libraries, lies."""
     whole = hashlib.sha256()
-    for module in (lean, batch, cache):
+    for module in (lean, lean_neox, lean_parts, rope, batch, cache):
         whole.update(Path(str(module.__file__)).read_bytes())
     for part in (revision, str(torch.__version__), version("transformers")):
         whole.update(f"\n{part}".encode())
