@@ -6,10 +6,13 @@
     |  +- InvalidData         a row, a file or a template is wrong
     |  +- ContextTooLong      prompt and completion do not fit into the model's positions
     +- Unauthorized     401   no key, or a wrong one
+    +- Forbidden        403   a key that may not do this
     +- NotFound         404   a model, file, job or key that does not exist
     +- StorageFull      507   the disk is full; nothing was lost
     +- DeadlineExceeded 408   the answer was not done in the time that was given for it
     +- Overloaded       429   too many requests wait (`retry_after`: seconds after which to ask again)
+    |  +- RateLimited         a key or its project asked more often than it may
+    |  +- QuotaExceeded       a key or its project has used its tokens of the day or month
     +- Busy             503   the engine is starting, draining or out of slots
     +- EngineFailed     502   the engine died or answered nonsense
     +- PortInUse              the address is taken
@@ -59,6 +62,11 @@ class Unauthorized(TunesmithError):
     status = 401
 
 
+class Forbidden(TunesmithError):
+    code = "missing_scope"
+    status = 403
+
+
 class NotFound(TunesmithError):
     code = "not_found"
     status = 404
@@ -78,6 +86,21 @@ class Overloaded(TunesmithError):
     code = "engine_overloaded"
     status = 429
     retry_after = 1
+
+
+class RateLimited(Overloaded):
+    """`kind` is what there was too much of: requests, tokens or jobs; 0 for `retry_after` says that waiting does not help."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, hint: str, kind: str, retry_after: int):
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.retry_after = retry_after
+
+
+class QuotaExceeded(RateLimited):
+    code = "insufficient_quota"
 
 
 class Busy(TunesmithError):

@@ -42,6 +42,11 @@ class DataDir:
         return self.root / "tunesmith.db"
 
     @property
+    def secret(self) -> Path:
+        """The server's own secret (mode 0600); without it no API key works."""
+        return self.root / "secret"
+
+    @property
     def blobs(self) -> Path:
         return self.root / "blobs"
 

@@ -16,6 +16,12 @@ JobKind = Literal["fine_tuning", "batch", "eval_run"]
 DEFAULT_PROJECT = "proj_default"
 """The project that is there from the start; it owns what a machine's owner makes without naming one."""
 
+Role = Literal["owner", "member", "viewer"]
+"""What a key may do in its project, before its scopes narrow it."""
+
+Limits = dict[str, int]
+"""Of a key or a project: requests_per_minute, tokens_per_minute, jobs_at_once, tokens_per_day, tokens_per_month."""
+
 Wanted = Literal["run", "pause", "cancel"]
 """What `control.json` asks a worker for."""
 

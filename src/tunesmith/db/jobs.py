@@ -16,7 +16,8 @@ MAX_ATTEMPTS = 5
 @dataclass(frozen=True)
 class Job:
     """One order. `order` is what the client asked for, for the echo; `recipe` is all that a worker needs, as JSON; `parent` is
-    what it belongs to (an eval run's eval); `result` is what its worker made, and the names that the desk gave it.
+    what it belongs to (an eval run's eval); `key` is the id of the API key that ordered it; `result` is what its worker made, and
+    the names that the desk gave it.
 
     `attempt` counts tries from 1 and names the folder; `crashes` counts those that died, and ends the job at `max_attempts`.
     `lease_token` is new for each claim: who does not hold it writes nothing. Times are seconds since 1970.
@@ -43,6 +44,7 @@ class Job:
     estimated_finish: int | None = None
     error: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
+    key: str | None = None
 
     @property
     def is_finished(self) -> bool:

@@ -8,6 +8,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
+from tunesmith.db.secret import server_secret
 from tunesmith.db.session import Database
 from tunesmith.errors import TunesmithError
 
@@ -54,4 +55,5 @@ def open_database(path: Path) -> Database:
     """The database at `path`, made if it is not there, in the newest shape."""
     database = Database(path)
     migrate(database)
+    database.engine.update_execution_options(secret=server_secret(path.with_name("secret")))
     return database

@@ -3,7 +3,21 @@
 Conventions: `num` is the order of insertion, by which lists are paged; `id` is what clients see; times are seconds since 1970.
 """
 
-from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
 
 metadata = MetaData()
 
@@ -15,6 +29,7 @@ projects = Table(
     Column("name", String, nullable=False),
     Column("created", Integer, nullable=False),
     Column("archived", Integer),
+    Column("limits", JSON),
     sqlite_autoincrement=True,
 )
 
@@ -28,7 +43,22 @@ keys = Table(
     Column("project", String, nullable=False),
     Column("created", Integer, nullable=False),
     Column("revoked", Integer),
+    Column("role", String, nullable=False),
+    Column("scopes", JSON),
+    Column("models", JSON),
+    Column("limits", JSON),
+    Column("expires", Integer),
+    Column("last_used", Integer),
+    Column("successor", String),
+    Index("keys_by_project", "project", "num"),
     sqlite_autoincrement=True,
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    *(Column(name, String, primary_key=True) for name in ("day", "project", "key", "model", "adapter")),
+    *(Column(name, BigInteger, nullable=False) for name in ("requests", "input_tokens", "cached_tokens", "output_tokens")),
 )
 
 files = Table(
@@ -52,6 +82,7 @@ jobs = Table(
     Column("id", String, nullable=False, unique=True),
     Column("kind", String, nullable=False),
     Column("project", String, nullable=False),
+    Column("key", String),
     Column("parent", String),
     Column("status", String, nullable=False),
     Column("wanted", String, nullable=False),
