@@ -1,6 +1,7 @@
 # make demo   sets everything up and runs the main job
 # make test   sets everything up and passes the tests
 # make test-vllm  tests the vLLM driver against the real one (minutes)
+# make clients  the official OpenAI clients that the tests use beside the installed one
 # make check  style, types, floors, docs
 # make bench-serve  the engine beside its peers (VLLM_PYTHON=... and ARGS="--only ..." if wanted)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test test-vllm test-all bench-serve check setup setup-dev clean
+.PHONY: demo serve test test-vllm bench-serve check clients setup setup-dev clean
 
 demo: setup
 	$(BIN)/tunesmith demo
@@ -18,7 +19,7 @@ serve: setup
 
 # Two processes, file by file, in the order of their names: the longest (e2e) begin early. Most of the time goes into starts of
 # engines and workers, which use one core each.
-test: setup-dev
+test: setup-dev clients
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench-serve: setup-dev
@@ -33,6 +34,20 @@ check: setup-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/docs tests/test_house.py
+
+# An older Python client, and Node's where there is Node. Without them their tests are skipped, and say so.
+OPENAI_2 := $(VENV)/clients/openai-2.54
+NODE_CLIENT := $(VENV)/clients/node
+clients: $(OPENAI_2)/.installed $(NODE_CLIENT)/.installed
+
+$(OPENAI_2)/.installed: | $(VENV)/.installed
+	@$(BIN)/pip install --quiet --target $(OPENAI_2) openai==2.54.0
+	@touch $@
+
+$(NODE_CLIENT)/.installed:
+	@mkdir -p $(NODE_CLIENT)
+	@if command -v npm >/dev/null; then npm install --silent --no-package-lock --no-audit --no-fund --prefix $(NODE_CLIENT) openai@6.49.0; fi
+	@touch $@
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

@@ -10,6 +10,7 @@ import openai
 import pytest
 import uvicorn
 
+from api.witness import Witness
 from tunesmith.api.app import create_app
 from tunesmith.db import keys
 from tunesmith.db.migrate import open_database
@@ -50,7 +51,8 @@ def serve(settings):
     database.close()
     app = create_app(settings)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5))
+        witness = Witness(app)
+        server = uvicorn.Server(uvicorn.Config(witness, log_level="warning", lifespan="on", timeout_graceful_shutdown=5))
         ready = threading.Event()
         startup = server.startup
 
@@ -70,6 +72,7 @@ def serve(settings):
             served.close()
             server.should_exit = True
             thread.join()
+        assert not witness.problems, "OpenAI's specification does not allow:\n" + "\n".join(sorted(set(witness.problems)))
 
 
 @pytest.fixture(scope="module")

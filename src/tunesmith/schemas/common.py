@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 ORGANIZATION = "local"
 """The organization that owns everything on one's own machine; it stands in the ids of fine-tuned models."""
@@ -18,6 +18,15 @@ class Wire(BaseModel):
     """What we send."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Sparse(Wire):
+    """What we send where OpenAI's specification has fields that may be missing, but not null: None is left out."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        whole: dict[str, Any] = serialize(self)
+        return {name: value for name, value in whole.items() if value is not None}
 
 
 class Deleted(Wire):

@@ -3,12 +3,12 @@
 from typing import Literal
 
 from tunesmith.db.files import File
-from tunesmith.schemas.common import Wire
+from tunesmith.schemas.common import Sparse
 
 Purpose = Literal["assistants", "batch", "evals", "fine-tune", "user_data", "vision"]
 
 
-class FileObject(Wire):
+class FileObject(Sparse):
     id: str
     object: Literal["file"] = "file"
     bytes: int
