@@ -47,7 +47,7 @@ def serve(
     settings = Settings.from_environment(
         host=host, port=port, data_dir=data_dir, bases=bases, threads=threads, lazy=lazy, replicas=replicas, quantize=quantize,
         engine=engine, upstream=upstream, upstream_key_env=upstream_key_env, tensor_parallel=tensor_parallel,
-        quantization=quantization, aliases=to_aliases(alias) if alias else None,
+        quantization=quantization, aliases=_whole_paths(to_aliases(alias)) if alias else None,
     )
     # The port first: when it is taken, nothing has been made yet.
     with _listen(settings.host, settings.port) as listening:
@@ -148,6 +148,10 @@ def _run(app: "FastAPI", settings: "Settings", listening: socket.socket) -> None
 def _absolute(base: str) -> str:
     """A local folder by its whole path, so that workers find it from anywhere; a name as it is."""
     return str(Path(base).expanduser().absolute()) if base.startswith((".", "/", "~")) else base
+
+
+def _whole_paths(aliases: dict[str, str]) -> dict[str, str]:
+    return {name: _absolute(meant) for name, meant in aliases.items()}
 
 
 def _leave(*_: object) -> None:

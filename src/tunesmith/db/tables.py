@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
     text,
 )
@@ -167,5 +168,70 @@ models = Table(
     Column("content_hash", String, nullable=False),
     Column("job_id", ForeignKey("jobs.id"), nullable=False, unique=True),
     Column("created", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("job_id", String, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("model", String, nullable=False),
+    Column("base", String, nullable=False),
+    Column("quantization", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("content_hash", String, nullable=False),
+    Column("created", Integer, nullable=False),
+    UniqueConstraint("job_id", "step", name="one_checkpoint_per_step"),
+    Index("checkpoints_by_model", "model"),
+    sqlite_autoincrement=True,
+)
+
+permissions = Table(
+    "permissions",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("created", Integer, nullable=False),
+    UniqueConstraint("model", "project", name="one_permission_per_project"),
+    sqlite_autoincrement=True,
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("previous", String),
+    Column("created", Integer, nullable=False),
+    Column("moved", Integer, nullable=False),
+    UniqueConstraint("project", "name", name="one_alias_per_name"),
+    sqlite_autoincrement=True,
+)
+
+stored = Table(
+    "stored",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("kind", String, nullable=False),
+    Column("project", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("created", Integer, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    # question and answer as JSON text: here, or in the blob of that hash when they are large
+    Column("document", Text),
+    Column("sha256", String),
+    Index("stored_by_project", "project", "kind", "num"),
+    Index("stored_by_status", "kind", "status"),
     sqlite_autoincrement=True,
 )
