@@ -41,6 +41,7 @@ STARTS_ENGINE = "serving/processes.py"
 NEVER_IMPORTS: dict[str, set[str]] = {
     "train": {"db", "api", "jobs", "engine"},
     "evals": {"db", "api", "jobs", "engine"},
+    "batches": {"db", "api", "jobs", "engine"},
     "engine": {"db", "api", "jobs"},
     "worker.py": {"db", "api", "jobs"},
     "serving": {"engine"},

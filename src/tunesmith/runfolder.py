@@ -1,6 +1,6 @@
 """The run folder, where desk and workshop meet: who writes which file, and how. Knows neither SQL nor torch.
 
-    recipe.json             desk -> workshop   the recipe, with data paths relative to the folder
+    recipe.json             desk -> workshop   the recipe, with data paths relative to the folder; `kind` says of what job
     control.json            desk -> workshop   {"wanted": run|pause|cancel, "attempt": N}; replaced by rename
     attempts/N/events.jsonl workshop -> desk   one event a line: {"seq", "time", "type", ...}; append-only
     checkpoints/step-N/     see train/checkpoints.py
@@ -11,14 +11,18 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from tunesmith.errors import Fenced, InvalidRecipe
-from tunesmith.recipes.run import Recipe, parse
+from tunesmith.recipes.method import Part
+from tunesmith.recipes.run import Recipe, parse_as
 from tunesmith.store import storage_error, write_atomically
 from tunesmith.types import Wanted
+
+P = TypeVar("P", bound=Part)
 
 Event = dict[str, Any]
 """{"seq": from 1, "time": seconds since 1970, "type": phase|step|eval|checkpoint|warning|error|result, ...}"""
@@ -27,6 +31,20 @@ Event = dict[str, Any]
 class Control(NamedTuple):
     wanted: Wanted
     attempt: int
+
+
+@dataclass(frozen=True)
+class JobTools:
+    """What the worker of a batch or an eval run may ask of the world around it; it asks the desk like any client."""
+
+    emit: Callable[..., Any]
+    """`emit(type, **fields)` appends one event of the run."""
+    should_stop: Callable[[], Literal["pause", "cancel"] | None]
+    """Asked between two requests; pause means: leave, another attempt goes on. Raises Fenced when another holds the lease."""
+    base_url: str
+    """The desk's own address, such as http://127.0.0.1:8040/v1."""
+    api_key: str
+    """Good as long as this attempt; of the job's project."""
 
 
 class RunFolder:
@@ -56,16 +74,29 @@ class RunFolder:
 
     # -- desk -> workshop ---------------------------------------------------------------------------------------------
 
-    def create(self, recipe: Recipe) -> "RunFolder":
+    def create(self, recipe: Part) -> "RunFolder":
+        """The folder with the recipe of a job of any kind."""
         for folder in (self.root, self.checkpoints, self.artifacts, self.root / "attempts"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(self.root / "recipe.json", recipe.model_dump_json(indent=1).encode())
         return self
 
     def recipe(self) -> Recipe:
-        """Raises InvalidRecipe if the folder has none that can be read."""
+        """The recipe of a fine-tuning job. Raises InvalidRecipe if the folder has none that can be read."""
+        return self.recipe_as(Recipe)
+
+    def recipe_as(self, shape: type[P]) -> P:
+        """The recipe of another kind of job. Raises InvalidRecipe."""
+        return parse_as(shape, self._recipe())
+
+    def kind(self) -> str:
+        """What job the recipe is for; fine-tuning's own says nothing. Raises InvalidRecipe."""
+        return str(self._recipe().get("kind", "fine_tuning"))
+
+    def _recipe(self) -> dict[str, Any]:
         try:
-            return parse(json.loads((self.root / "recipe.json").read_text()))
+            value: dict[str, Any] = json.loads((self.root / "recipe.json").read_text())
+            return value
         except (OSError, json.JSONDecodeError) as error:
             raise InvalidRecipe(f"{self.root} is not a run folder: {error}.", hint="A run folder holds a recipe.json.") from error
 

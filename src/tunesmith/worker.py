@@ -1,20 +1,22 @@
-"""Runs one attempt of a run folder: recipe.json in, events.jsonl, checkpoints and artifacts out.
+"""Runs one attempt of a run folder: recipe.json in, events.jsonl, checkpoints and artifacts out. What to do, its `kind` says.
 
     python -m tunesmith.worker RUN_FOLDER --attempt N [--models-dir D]
 
 Exit status: 0 done, paused or cancelled (the last event says which), 1 failed (an `error` event says why), 3 fenced.
-Started by name, never imported by the desk. Knows no SQL and no routes; no network is used.
+Started by name, never imported by the desk. Knows no SQL and no routes; no network is used but the desk's own port, whose
+address and key stand in the environment (TUNESMITH_BASE_URL, TUNESMITH_JOB_KEY).
 """
 
 import argparse
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.errors import Fenced, InvalidRecipe, StorageFull, TunesmithError
-from tunesmith.runfolder import EventLog, RunFolder
+from tunesmith.runfolder import EventLog, JobTools, RunFolder
 
 DONE, FAILED, FENCED = 0, 1, 3
 QUIET = {
@@ -57,23 +59,44 @@ def main() -> int:
 def attempt(folder: RunFolder, number: int, models_dir: Path | None, log: EventLog) -> int:
     """One attempt from start to end. Raises what the method raises."""
     folder.check_lease(number)
-    recipe = folder.recipe()
+    kind = folder.kind()
+    if kind != "fine_tuning" and kind not in KINDS:
+        hint = f"There are fine_tuning, {', '.join(KINDS)}."
+        raise InvalidRecipe(f"kind: {kind!r} is no kind of job.", hint=hint, param="kind")
     log.emit("phase", phase="loading", message="Starting", pid=os.getpid())
-    missing = [name for name in recipe.secrets if name not in os.environ]
-    if missing:
-        raise InvalidRecipe(f"The environment has no {', '.join(missing)}.", hint="Set what `secrets` names, then start again.")
-    from tunesmith.train.methods import METHODS
-    from tunesmith.train.tools import Tools
 
     def should_stop() -> Literal["pause", "cancel"] | None:
         wanted = folder.check_lease(number)
         return None if wanted == "run" else wanted
 
-    result = METHODS[recipe.method.type](recipe, folder, Tools(log.emit, should_stop, models_dir))
+    if kind == "fine_tuning":
+        result = fine_tune(folder, log, should_stop, models_dir)
+    else:
+        base_url, api_key = os.environ["TUNESMITH_BASE_URL"], os.environ.pop("TUNESMITH_JOB_KEY")
+        result = KINDS[kind](folder, JobTools(log.emit, should_stop, base_url, api_key))
     if result is not None:
         publish(folder, number, log, result)
     log.sync()
     return DONE
+
+
+def fine_tune(
+    folder: RunFolder, log: EventLog, should_stop: Callable[[], Literal["pause", "cancel"] | None], models_dir: Path | None
+) -> dict[str, Any] | None:
+    from tunesmith.train.methods import METHODS
+    from tunesmith.train.tools import Tools
+
+    recipe = folder.recipe()
+    missing = [name for name in recipe.secrets if name not in os.environ]
+    if missing:
+        raise InvalidRecipe(f"The environment has no {', '.join(missing)}.", hint="Set what `secrets` names, then start again.")
+    return METHODS[recipe.method.type](recipe, folder, Tools(log.emit, should_stop, models_dir))
+
+
+KINDS: dict[str, Callable[[RunFolder, JobTools], dict[str, Any] | None]] = {}
+"""A job's kind -> what does it, for those that ask the desk: one small function each, in this file, that imports what it needs
+and reads its recipe by `folder.recipe_as(...)`. It returns the result, or None when it was paused or cancelled."""
+
 
 
 def publish(folder: RunFolder, number: int, log: EventLog, result: dict[str, Any]) -> None:

@@ -6,15 +6,17 @@ Read from TOML or JSON with `load`, from a client's object with `parse`; both ra
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from tunesmith.errors import InvalidRecipe
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
-from tunesmith.recipes.method import LoraAdapter, Part, SftMethod
+from tunesmith.recipes.method import AnyAdapter, AnyMethod, LoraAdapter, Part, SftMethod
 from tunesmith.types import Quantization
+
+P = TypeVar("P", bound=Part)
 
 SECRET_WORDS = ("api_key", "token", "password", "secret")
 
@@ -26,6 +28,8 @@ class CheckpointRecipe(Part):
     """Optimizer steps between two checkpoints; None means a twentieth of the run, at least 5 steps."""
     keep: Annotated[int, Field(ge=1)] = 2
     """Checkpoints kept for resuming; older ones are deleted after a newer one is durable."""
+    adapters: Annotated[int, Field(ge=1, le=100)] = 3
+    """Adapters of the newest epochs that are kept to be served, as OpenAI keeps three."""
 
 
 class Recipe(Part):
@@ -39,9 +43,9 @@ class Recipe(Part):
     """The base model: an id from `tunesmith models list`, or the path of a local folder."""
     quantization: Quantization = "none"
     """Precision of the frozen base: none, or nf4 (QLoRA, Dettmers et al. 2023). The adapter is served on the same."""
-    method: SftMethod = Field(default_factory=SftMethod)
+    method: AnyMethod = Field(default_factory=SftMethod)
     """How to train."""
-    adapter: LoraAdapter = Field(default_factory=LoraAdapter)
+    adapter: AnyAdapter = Field(default_factory=LoraAdapter)
     """What is trained, on the frozen base."""
     data: DataRecipe
     """What to train on."""
@@ -72,8 +76,13 @@ class Recipe(Part):
 
 def parse(value: dict[str, Any]) -> Recipe:
     """The recipe of a JSON-like object. Raises InvalidRecipe naming the first wrong field by its path."""
+    return parse_as(Recipe, value)
+
+
+def parse_as(shape: type[P], value: dict[str, Any]) -> P:
+    """The same for the recipe of any kind of job."""
     try:
-        return Recipe.model_validate(value)
+        return shape.model_validate(value)
     except ValidationError as error:
         raise _invalid(error) from error
 
@@ -86,6 +95,8 @@ def _invalid(error: ValidationError) -> InvalidRecipe:
         hint = "Secrets stand in a recipe by name only: list the environment variable in `secrets`."
     else:
         hint = "See docs/recipes.md for every field."
+    if first["type"] == "not_available":
+        return InvalidRecipe(f"{path}: {reason}.", hint=hint, param=f"{path}.type", code="not_available")
     return InvalidRecipe(f"{path}: {reason}.", hint=hint, param=path)
 
 
