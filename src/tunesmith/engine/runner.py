@@ -46,7 +46,7 @@ class Runner:
         self.mode = mode
         self.device = model.device
         self.vocab_size = model.vocab_size
-        self._model = model
+        self.model = model
         self.cache = RowCache(model.num_layers, model.device)
         self.adapters = Adapters(model.find, self._soften, model.device, base.revision, quantization)
         self._sums: WeakKeyDictionary[Sequence, dict[int, torch.Tensor]] = WeakKeyDictionary()
@@ -66,12 +66,12 @@ class Runner:
                 f"{self.base.id} is computed with a cache of its own, which takes no soft prompt.", hint="Train a LoRA.",
                 code="adapter_not_supported",
             )
-        return soften(self._model, info, stored)
+        return soften(self.model, info, stored)
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
         """One token: the cache learns its shapes, and the first request does not wait for first calls."""
-        self._model.compute(Batch([Row([0], 0, 0)], self.cache), self.cache, torch.tensor([0], device=self.device))
+        self.model.compute(Batch([Row([0], 0, 0)], self.cache), self.cache, torch.tensor([0], device=self.device))
 
     def _limits(self) -> Limits:
         """As many tokens in the cache as fit into ROW_BYTES, but at least one sequence of full length."""
@@ -97,7 +97,7 @@ class Runner:
         tokens = [token for work, first, _ in asked for token in _wanted(work, first)]
         wanted_R = torch.tensor(tokens, dtype=torch.long, device=self.device)
         pools = any(pool for _, _, pool in asked)
-        logits_RV, hidden_ND = self._model.compute(batch, self.cache, wanted_R, hidden=pools)
+        logits_RV, hidden_ND = self.model.compute(batch, self.cache, wanted_R, hidden=pools)
         place = 0
         ends: list[tuple[int, int]] = []
         for index, (work, first, pool) in zip(batch.order, asked, strict=True):
