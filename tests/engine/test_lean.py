@@ -53,7 +53,7 @@ NEOX = {
 @torch.inference_mode()
 def logits_of(runner: Runner) -> torch.Tensor:
     line = Batch([Row(list(range(20)), 0, 0)], runner.cache)
-    return runner._model.compute(line, runner.cache, torch.arange(20))[0]
+    return runner.model.compute(line, runner.cache, torch.arange(20))[0]
 
 
 @pytest.mark.parametrize("shape", [{}, {"tie_word_embeddings": True}], ids=["own head", "tied head"])

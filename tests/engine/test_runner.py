@@ -145,7 +145,7 @@ def test_a_dropped_adapter_leaves_nothing_on_the_model(engine: Engine, precision
     serial = engine.core.add_adapter(make_adapter(9, precision)).result(timeout=60)
     engine.core.drop_adapter(serial)
     engine.ask([(prompts()[0], None)])
-    loras = {target.lora for name in LINEARS if (target := engine.runner._model.find(f"model.layers.0.{name}"))}
+    loras = {target.lora for name in LINEARS if (target := engine.runner.model.find(f"model.layers.0.{name}"))}
     assert loras
     assert not any(serial in lora.updates for lora in loras)
 
