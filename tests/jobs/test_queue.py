@@ -7,6 +7,7 @@ from orders import tuning_job
 from sqlalchemy import text
 
 from tunesmith.db import events, models
+from tunesmith.db.files import File
 from tunesmith.db.jobs import MAX_ATTEMPTS, get
 from tunesmith.db.migrate import open_database
 from tunesmith.db.models import FineTuned
@@ -50,8 +51,10 @@ def log_of(queue, name):
         return [event.message for event in events.list_since(connection, name)]
 
 
-def model_of(job):
-    return FineTuned(f"ft:{job.id}", job.order["model"], "none", "runs/x", "hash", job.id, 1)
+def made_by(job):
+    """A model, and the file of its numbers."""
+    model = FineTuned(f"ft:{job.id}", job.order["model"], "none", "runs/x", "hash", job.id, 1)
+    return model, File(f"file-{job.id}", "step_metrics.csv", "fine-tune-results", 1, "00", 1)
 
 
 def test_jobs_are_claimed_oldest_first_and_each_by_one_of_many(queue):
@@ -96,10 +99,10 @@ def test_a_lease_that_runs_out_goes_to_another_and_the_first_is_fenced(queue, cl
         with pytest.raises(Fenced):
             change(first)
     with pytest.raises(Fenced):
-        queue.succeed(first, {}, model_of(first))
+        queue.succeed(first, {}, *made_by(first))
     with pytest.raises(Fenced):
         queue.fail(first, {"code": "x", "message": "x", "param": None})
-    assert queue.succeed(second, {}, model_of(second)).status == "succeeded"
+    assert queue.succeed(second, {}, *made_by(second)).status == "succeeded"
 
 
 def test_an_expired_lease_goes_before_the_waiting_jobs(queue, clock):
@@ -153,7 +156,7 @@ def test_cancelling_is_final_from_every_open_state_and_publishes_nothing(queue):
     assert queue.cancel("running").status == "cancelled"
     assert queue.look(job).wanted == "cancel"
     with pytest.raises(Fenced):
-        queue.succeed(job, {}, model_of(job))
+        queue.succeed(job, {}, *made_by(job))
     with queue.database.read() as connection:
         assert models.list_all(connection) == []
     queue.let_go(job)
@@ -192,7 +195,7 @@ def test_a_pause_before_validation_is_kept(queue):
 def test_success_tells_the_story_that_openai_tells(queue):
     submit(queue, "job")
     job = queue.claim("a")
-    queue.succeed(job, {"trained_tokens": 5}, model_of(job))
+    queue.succeed(job, {"trained_tokens": 5}, *made_by(job))
     assert log_of(queue, "job") == [
         "Created fine-tuning job: job",
         "Validating training file: file-1",

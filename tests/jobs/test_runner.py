@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from tunesmith.db import metrics, models, tables
-from tunesmith.jobs.runner import fine_tuned_id
+from tunesmith.jobs.names import checkpoint_id, fine_tuned_id
 from tunesmith.models.artifact import read_adapter
 
 from .conftest import Bench
@@ -42,7 +42,7 @@ def test_a_job_behind_a_failed_one_ends_with_a_model_that_can_be_served(bench, b
     delete_blobs(bench)
     job = bench.wait_for(job_id, "succeeded")
     with bench.database.read() as connection:
-        model = models.get(connection, job.result["fine_tuned_model"])
+        model = models.get(connection, job.result["fine_tuned_model"], job.project)
     assert model.id.startswith("ft:tunesmith/tiny:local:my-model:")
     assert read_adapter(bench.settings.dirs.root / model.path).content_hash == model.content_hash
     assert job.result["trained_tokens"] > 0
@@ -137,5 +137,8 @@ def test_a_file_without_rows_or_of_no_known_shape_fails_the_job(bench):
 
 
 def test_a_tuned_models_id_has_openais_parts():
-    kind, base, organization, suffix, tail = fine_tuned_id("tunesmith/tiny", None).split(":")
+    name = fine_tuned_id("tunesmith/tiny", None, "ftjob-1")
+    assert name == fine_tuned_id("tunesmith/tiny", None, "ftjob-1") != fine_tuned_id("tunesmith/tiny", None, "ftjob-2")
+    assert checkpoint_id(name, 88) == f"{name}:ckpt-step-88"
+    kind, base, organization, suffix, tail = name.split(":")
     assert (kind, base, organization, suffix, len(tail)) == ("ft", "tunesmith/tiny", "local", "", 8)

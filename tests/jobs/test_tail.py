@@ -4,10 +4,11 @@ import pytest
 from orders import tuning_job
 from sqlalchemy import func, select
 
-from tunesmith.db import events, metrics, tables
+from tunesmith.db import checkpoints, events, metrics, models, tables
 from tunesmith.db.jobs import get
 from tunesmith.db.migrate import open_database
 from tunesmith.errors import Fenced
+from tunesmith.jobs.names import fine_tuned_id
 from tunesmith.jobs.queue import Queue
 from tunesmith.jobs.tail import Tail
 from tunesmith.runfolder import EventLog, RunFolder
@@ -111,7 +112,7 @@ def test_events_speak_openais_words(queue, folder):
     job = queue.claim("a")
     log = EventLog(folder.events_file(1))
     log.emit("step", step=131, total_steps=303, loss=0.254)
-    log.emit("eval", step=131, loss=0.5, token_accuracy=0.9)
+    log.emit("eval", step=131, total_steps=303, loss=0.5, token_accuracy=0.9)
     log.emit("checkpoint", step=88, path="checkpoints/step-88")
     log.emit("warning", message="Slow.")
     log.emit("error", code="out_of_memory", message="The machine has too little memory.")
@@ -119,13 +120,42 @@ def test_events_speak_openais_words(queue, folder):
     Tail(queue.database, folder, job, 1).read()
     assert [(event.message, event.level) for event in said(queue)] == [
         ("Step 131/303: training loss=0.25", "info"),
-        ("Step 131: validation loss=0.50", "info"),
-        ("Checkpoint created at step 88", "info"),
+        ("Step 131/303: training loss=0.25, validation loss=0.50, full validation loss=0.50", "info"),
+        ("State saved at step 88, to resume from", "info"),
         ("Slow.", "warn"),
         ("The machine has too little memory.", "error"),
     ]
     with queue.database.read() as connection:
         assert metrics.list_current(connection, "job")[0].valid_loss == 0.5
+
+
+def test_an_epochs_adapter_answers_by_a_name_of_its_own_and_the_newest_three_are_kept(queue, folder):
+    job = queue.claim("a")
+    log = EventLog(folder.events_file(1))
+    for step in (10, 20, 30, 40):
+        log.emit("adapter", step=step, path=f"artifacts/step-{step}", content_hash=f"hash-{step}")
+    log.emit("adapter", step=40, path="artifacts/step-40", content_hash="again")
+    log.close()
+    Tail(queue.database, folder, job, 1).read()
+    name = fine_tuned_id("tunesmith/tiny", None, "job")
+    with queue.database.read() as connection:
+        found, has_more = checkpoints.list_page(connection, "job", after=None, limit=10)
+        answering = models.get(connection, f"{name}:ckpt-step-30", job.project)
+        assert models.find(connection, f"{name}:ckpt-step-10", job.project) is None
+        assert models.find(connection, f"{name}:ckpt-step-30", "proj_other") is None
+    assert [(row.step, row.content_hash) for row in found] == [(40, "again"), (30, "hash-30"), (20, "hash-20")]
+    assert (answering.path, answering.content_hash, has_more) == ("runs/job/artifacts/step-30", "hash-30", False)
+    assert said(queue)[0].message == "Checkpoint created at step 10"
+
+
+def test_the_numbers_that_the_run_chose_are_known_as_soon_as_it_trains(queue, folder):
+    job = queue.claim("a")
+    log = EventLog(folder.events_file(1))
+    log.emit("phase", phase="training", message="Training, 4 steps", hyperparameters={"epochs": 3.0, "batch_size": 8})
+    log.close()
+    Tail(queue.database, folder, job, 1).read()
+    with queue.database.read() as connection:
+        assert get(connection, "job").result == {"hyperparameters": {"epochs": 3.0, "batch_size": 8}}
 
 
 def test_a_loss_that_is_no_number_is_stored_as_none(queue, folder):

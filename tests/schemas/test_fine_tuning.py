@@ -1,12 +1,17 @@
 """What a client orders becomes a recipe: OpenAI's fields, then any part of our own; what is wrong is refused by its path."""
 
+from typing import Literal
+
 import pytest
 from orders import tuning_job
 from pydantic import ValidationError
 
 from tunesmith.db.events import JobEvent
 from tunesmith.errors import InvalidRequest
-from tunesmith.schemas.fine_tuning import JobCreate, event_from_row, from_row, to_recipe
+from tunesmith.recipes.method import ADAPTERS, METHODS, SftMethod
+from tunesmith.recipes.run import parse
+from tunesmith.schemas.fine_tuning import event_from_row, from_row
+from tunesmith.schemas.tuning_order import JobCreate, to_order, to_recipe
 
 
 def order(**fields):
@@ -60,7 +65,16 @@ def test_a_wrong_field_is_refused_by_its_path(part, path):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"method": {"type": "dpo"}},
+        {"method": {"type": "magic"}},
+        {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 2.1}}}},
+        {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}},
+        {"method": {"type": "supervised", "supervised": {"hyperparameters": {"beta": 1}}}},
+        {"method": {"type": "reinforcement", "reinforcement": {"hyperparameters": {}}}},
+        {"method": {"type": "reinforcement", "reinforcement": {"grader": {}, "hyperparameters": {"compute_multiplier": 11}}}},
+        {"method": {"type": "reinforcement", "reinforcement": {"grader": {}, "hyperparameters": {"eval_interval": 0}}}},
+        {"method": {"type": "reinforcement", "reinforcement": {"grader": {}, "hyperparameters": {"reasoning_effort": "max"}}}},
+        {"integrations": [{"type": "mlflow"}]},
+        {"integrations": [{"type": "wandb", "wandb": {"name": "no project"}}]},
         {"hyperparameters": {"n_epochs": 0}},
         {"hyperparameters": {"batch_size": 257}},
         {"hyperparameters": {"learning_rate_multiplier": "fast"}},
@@ -80,11 +94,49 @@ def test_fields_outside_openais_limits_are_refused(fields):
         order(**fields)
 
 
-def test_integrations_are_refused_clearly_and_an_empty_list_is_none():
-    assert recipe(integrations=[]).version == 1
-    with pytest.raises(InvalidRequest) as caught:
-        recipe(integrations=[{"type": "wandb", "wandb": {"project": "p"}}])
-    assert caught.value.param == "integrations"
+class Paired(SftMethod):
+    """What the table of methods may hold one day."""
+
+    type: Literal["dpo"] = "dpo"
+    beta: float = 0.1
+
+
+def test_a_method_that_the_table_lacks_is_refused_by_name_until_the_table_gains_it(monkeypatch):
+    asked = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 2, "beta": 0.5}}}
+    with pytest.raises(InvalidRequest, match="method dpo is not available") as caught:
+        recipe(method=asked)
+    assert (caught.value.param, caught.value.code) == ("method.type", "not_available")
+    monkeypatch.setitem(METHODS, "dpo", Paired)
+    made = recipe(method=asked)
+    assert (made.method.type, made.method.beta, made.method.epochs) == ("dpo", 0.5, 2)
+    assert parse(made.model_dump(mode="json")) == made
+    wire = from_row(tuning_job("ftjob-1", recipe=made.model_dump(mode="json"), order=to_order(order(method=asked), made)))
+    numbers = {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": "auto", "beta": 0.5}
+    assert (wire.method, wire.hyperparameters) == ({"type": "dpo", "dpo": {"hyperparameters": numbers}}, {})
+
+
+@pytest.mark.parametrize("part", ["method", "adapter"])
+def test_a_method_or_adapter_of_the_recipe_that_is_not_there_is_refused_by_name(part):
+    with pytest.raises(InvalidRequest, match="magic is not available here; there are:") as caught:
+        recipe(recipe={part: {"type": "magic"}})
+    assert (caught.value.param, caught.value.code) == (f"recipe.{part}.type", "not_available")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_every_method_and_adapter_of_the_tables_can_be_asked(method, adapter):
+    made = recipe(recipe={"method": {"type": method}, "adapter": {"type": adapter}})
+    assert (type(made.method), type(made.adapter)) == (METHODS[method], ADAPTERS[adapter])
+
+
+def test_the_part_of_another_method_and_a_missing_grader_are_refused():
+    for asked, param in (
+        ({"type": "supervised", "dpo": {}}, "method.dpo"),
+        ({"type": "reinforcement"}, "method.reinforcement.grader"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            recipe(method=asked)
+        assert caught.value.param == param
 
 
 def job(**fields):
@@ -115,6 +167,10 @@ def test_metrics_have_openais_names():
     wire = event_from_row(JobEvent("j", 1, 1, "step", "Step 1/2", 5.5, payload=numbers))
     assert wire.type == "metrics"
     assert wire.data == {"step": 1, "total_steps": 2, "train_loss": 0.5, "train_mean_token_accuracy": 0.25}
-    measured = event_from_row(JobEvent("j", 1, 2, "eval", "Step 1", 5.5, payload={"step": 1, "loss": 0.5}))
-    assert measured.data == {"step": 1, "valid_loss": 0.5}
+    numbers = {"step": 1, "loss": 0.5, "token_accuracy": 0.9, "train_loss": 0.4}
+    measured = event_from_row(JobEvent("j", 1, 2, "eval", "Step 1", 5.5, payload=numbers))
+    assert measured.data == {
+        "step": 1, "train_loss": 0.4, "valid_loss": 0.5, "full_valid_loss": 0.5,
+        "valid_mean_token_accuracy": 0.9, "full_valid_mean_token_accuracy": 0.9,
+    }
     assert event_from_row(JobEvent("j", 0, 1, "desk", "Created", 5.5)).type == "message"

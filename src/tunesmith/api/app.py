@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from tunesmith.api import bases, chat, errors, files, fine_tuning, health, metrics, models
+from tunesmith.api import bases, chat, checkpoints, errors, files, fine_tuning, health, job_events, metrics, models
 from tunesmith.api.deps import Desk, require_key
 from tunesmith.api.middleware import BodyLimit, Boundary
 from tunesmith.db.migrate import open_database
@@ -58,7 +58,7 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
     )
     errors.install(app)
     app.include_router(health.router)
-    for resource in (files, fine_tuning, models, bases, chat, metrics):
+    for resource in (files, fine_tuning, job_events, checkpoints, models, bases, chat, metrics):
         app.include_router(resource.router, dependencies=[Depends(require_key)])
     return app
 

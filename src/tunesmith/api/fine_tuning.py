@@ -1,17 +1,21 @@
-"""/v1/fine_tuning/jobs: create, list, retrieve, cancel, pause, resume, events, checkpoints."""
+"""/v1/fine_tuning/jobs: create, list, retrieve, cancel, pause, resume, checkpoints. Events stand in `api/job_events.py`."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
 from tunesmith.api.bases import find_offered
-from tunesmith.api.deps import Desk, DeskDep
+from tunesmith.api.deps import Desk, DeskDep, KeyDep
 from tunesmith.api.files import find_for_training
-from tunesmith.db import events, jobs, metrics
+from tunesmith.api.resolve import resolve
+from tunesmith.db import checkpoints, jobs, metrics
+from tunesmith.db.keys import Key
 from tunesmith.errors import InvalidRequest, NotFound
 from tunesmith.jobs.prepare import data_name
+from tunesmith.recipes.run import Recipe
 from tunesmith.schemas import fine_tuning as wire
 from tunesmith.schemas.common import to_list
+from tunesmith.schemas.tuning_order import JobCreate, to_order, to_recipe
 from tunesmith.types import new_id, unix_now
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
@@ -20,80 +24,96 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @router.post("")
-def create(body: wire.JobCreate, desk: DeskDep) -> wire.FineTuningJob:
-    base = _find_base(desk, body.model)
-    training = find_for_training(desk, body.training_file, "training_file")
-    validation_name = None
-    if body.validation_file is not None:
-        validation = find_for_training(desk, body.validation_file, "validation_file")
-        validation_name = data_name("validation_file", validation.filename)
-    train_name = data_name("training_file", training.filename)
-    recipe = wire.to_recipe(body, base=base, train=train_name, validation=validation_name)
+def create(body: JobCreate, desk: DeskDep, key: KeyDep) -> wire.FineTuningJob:
+    recipe = read_order(body, desk, key)
     job = jobs.Job(
         id=new_id("ftjob"),
         recipe=recipe.model_dump(mode="json"),
-        order=wire.to_order(body, recipe),
+        order=to_order(body, recipe),
         metadata=body.metadata,
         created=unix_now(),
+        project=key.project,
+        key=key.id,
     )
     job = desk.queue.submit(job)
     desk.supervisor.wake()
     return wire.from_row(job)
 
 
-def _find_base(desk: Desk, model: str) -> str:
-    """The id of a base. Raises InvalidRequest with OpenAI's code."""
+def read_order(body: JobCreate, desk: Desk, key: Key) -> Recipe:
+    """The recipe of an order whose base and files are there. Raises InvalidRequest."""
+    base = _find_base(desk, body.model, key.project)
+    names: dict[str, str | None] = {"training_file": None, "validation_file": None}
+    for param in names:
+        if (file_id := getattr(body, param)) is not None:
+            names[param] = data_name(param, find_for_training(desk, file_id, param).filename)
+    return to_recipe(body, base=base, train=str(names["training_file"]), validation=names["validation_file"])
+
+
+def _find_base(desk: Desk, model: str, project: str) -> str:
+    """The id of a base, which an alias may name. Raises InvalidRequest with OpenAI's code."""
     try:
-        return find_offered(desk, model).id
+        target = resolve(desk, model, project)
+        if target.adapter is None:
+            return find_offered(desk, target.base).id
     except NotFound as error:
         raise InvalidRequest(error.message, hint=error.hint, param="model", code=error.code) from error
+    raise InvalidRequest(
+        f"Training that goes on from {model} is not available here.", hint=f"Name its base, {target.base}.", param="model",
+        code="not_available",
+    )
 
 
 @router.get("")
-def list_jobs(request: Request, desk: DeskDep, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
-    pairs = {key[9:-1]: value for key, value in request.query_params.items() if key.startswith("metadata[") and key.endswith("]")}
+def list_jobs(request: Request, desk: DeskDep, key: KeyDep, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
+    """`metadata[k]=v` keeps jobs with that pair, `metadata=null` those without any."""
+    query = request.query_params
+    pairs = {name[9:-1]: value for name, value in query.items() if name.startswith("metadata[") and name.endswith("]")}
+    without = query.get("metadata") == "null"
     with desk.database.read() as connection:
-        found, has_more = jobs.list_page(connection, after=after, limit=limit, metadata=pairs)
+        found, has_more = jobs.list_page(
+            connection, after=after, limit=limit, project=key.project, metadata=pairs, without_metadata=without
+        )
     return to_list([wire.from_row(job) for job in found], has_more=has_more)
 
 
 @router.get("/{job_id}")
-def retrieve(job_id: str, desk: DeskDep) -> wire.FineTuningJob:
+def retrieve(job_id: str, desk: DeskDep, key: KeyDep) -> wire.FineTuningJob:
+    return wire.from_row(find_job(desk, job_id, key))
+
+
+def find_job(desk: Desk, job_id: str, key: Key) -> jobs.Job:
+    """Raises NotFound, also for another project's job."""
     with desk.database.read() as connection:
-        return wire.from_row(jobs.get(connection, job_id))
+        return jobs.get_own(connection, job_id, key.project)
 
 
 @router.post("/{job_id}/cancel")
-def cancel(job_id: str, desk: DeskDep) -> wire.FineTuningJob:
-    return wire.from_row(desk.queue.cancel(job_id))
+def cancel(job_id: str, desk: DeskDep, key: KeyDep) -> wire.FineTuningJob:
+    return wire.from_row(desk.queue.cancel(find_job(desk, job_id, key).id))
 
 
 @router.post("/{job_id}/pause")
-def pause(job_id: str, desk: DeskDep) -> wire.FineTuningJob:
-    return wire.from_row(desk.queue.pause(job_id))
+def pause(job_id: str, desk: DeskDep, key: KeyDep) -> wire.FineTuningJob:
+    """The job as it was: a worker pauses at its next step, and `paused` is no word of OpenAI's enum, on which clients stumble."""
+    before = find_job(desk, job_id, key)
+    desk.queue.pause(job_id)
+    return wire.from_row(before)
 
 
 @router.post("/{job_id}/resume")
-def resume(job_id: str, desk: DeskDep) -> wire.FineTuningJob:
-    job = desk.queue.resume(job_id)
+def resume(job_id: str, desk: DeskDep, key: KeyDep) -> wire.FineTuningJob:
+    job = desk.queue.resume(find_job(desk, job_id, key).id)
     desk.supervisor.wake()
     return wire.from_row(job)
 
 
-@router.get("/{job_id}/events")
-def list_events(job_id: str, desk: DeskDep, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
-    with desk.database.read() as connection:
-        jobs.get(connection, job_id)
-        found, has_more = events.list_page(connection, job_id, after=after, limit=limit)
-    return to_list([wire.event_from_row(event) for event in found], has_more=has_more)
-
-
 @router.get("/{job_id}/checkpoints")
-def list_checkpoints(job_id: str, desk: DeskDep, after: str | None = None, limit: Limit = 10) -> dict[str, Any]:
+def list_checkpoints(
+    job_id: str, desk: DeskDep, key: KeyDep, after: str | None = None, limit: Limit = 10
+) -> dict[str, Any]:
     with desk.database.read() as connection:
-        jobs.get(connection, job_id)
-        cursor = after.replace("ftckpt-", "ftevent-") if after else None
-        found, has_more = events.list_page(connection, job_id, after=cursor, limit=limit, type="checkpoint")
+        jobs.get_own(connection, job_id, key.project)
+        found, has_more = checkpoints.list_page(connection, job_id, after=after, limit=limit)
         steps = {step.step: step for step in metrics.list_current(connection, job_id)}
-    page = [wire.checkpoint_from_row(event, steps.get(event.payload["step"])) for event in found]
-    return to_list(page, has_more=has_more)
+    return to_list([wire.checkpoint_from_row(row, steps.get(row.step)) for row in found], has_more=has_more)

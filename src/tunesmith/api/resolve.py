@@ -27,8 +27,8 @@ def _named(desk: Desk, model: str, project: str) -> Target:
     if _is_started_base(desk, model):
         return base_target(model)
     with desk.database.read() as connection:
-        tuned = models.find(connection, model)
-    if tuned is not None and tuned.project == project:
+        tuned = models.find(connection, model, project)
+    if tuned is not None:
         return to_target(tuned, desk.settings.dirs.root)
     if desk.settings.engine == "openai":
         return base_target(model)  # the server elsewhere knows whether it has it

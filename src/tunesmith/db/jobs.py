@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, String, cast, func, insert, select
 
 from tunesmith.db.paging import page
 from tunesmith.db.tables import jobs
@@ -69,11 +69,20 @@ def get(connection: Connection, job_id: str) -> Job:
     """Raises NotFound."""
     row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
     if row is None:
-        raise NotFound(
-            f"Could not find fine tune: {job_id[:80]}.",
-            hint="`tunesmith jobs list` shows what there is.",
-            param="fine_tuning_job_id",
-        )
+        raise _unknown(job_id)
+    return from_row(row)
+
+
+def _unknown(job_id: str) -> NotFound:
+    hint = "`tunesmith jobs list` shows what there is."
+    return NotFound(f"Could not find fine tune: {job_id[:80]}.", hint=hint, param="fine_tuning_job_id")
+
+
+def get_own(connection: Connection, job_id: str, project: str, kind: JobKind = "fine_tuning") -> Job:
+    """A project's job of a kind. Raises NotFound for any other as for one that is not there."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.project == project, jobs.c.kind == kind)).first()
+    if row is None:
+        raise _unknown(job_id)
     return from_row(row)
 
 
@@ -83,10 +92,27 @@ def list_page(
     after: str | None,
     limit: int,
     kind: JobKind = "fine_tuning",
+    project: str | None = None,
     metadata: dict[str, str] | None = None,
+    without_metadata: bool = False,
 ) -> tuple[list[Job], bool]:
-    """Jobs of a kind, newest first, and whether there are more; `metadata` keeps those that have all its pairs."""
+    """Jobs of a kind, of a project or of all, newest first, and whether there are more.
+
+    `metadata` keeps those that have all its pairs, `without_metadata` those that have none at all.
+    """
     where: list[ColumnElement[bool]] = [jobs.c.metadata[key].as_string() == value for key, value in (metadata or {}).items()]
     where.append(jobs.c.kind == kind)
+    if project is not None:
+        where.append(jobs.c.project == project)
+    if without_metadata:
+        where.append(jobs.c.metadata.is_(None) | (cast(jobs.c.metadata, String) == "null"))
     found = page(connection, jobs, *where, after=after, limit=limit)
     return [from_row(row) for row in found.rows], found.has_more
+
+
+def count_unfinished(connection: Connection, project: str, key: str | None) -> int:
+    """Jobs of every kind that a key ordered and that have not ended; of the whole project when None."""
+    mine = (jobs.c.project == project) & jobs.c.status.not_in(TERMINAL)
+    if key is not None:
+        mine &= jobs.c.key == key
+    return connection.execute(select(func.count()).select_from(jobs).where(mine)).scalar_one()

@@ -50,6 +50,13 @@ def set_validation(connection: Connection, job_id: str, step: int, loss: float |
     connection.execute(update(metrics).where(current).values(valid_loss=loss, valid_token_accuracy=token_accuracy))
 
 
+def find(connection: Connection, job_id: str, step: int) -> StepMetrics | None:
+    """A step's current row."""
+    query = select(metrics).where(metrics.c.job_id == job_id, metrics.c.step == step, ~metrics.c.superseded)
+    row = connection.execute(query).first()
+    return None if row is None else from_row(row)
+
+
 def list_current(connection: Connection, job_id: str) -> list[StepMetrics]:
     """One row per step, in the order of the steps."""
     query = select(metrics).where(metrics.c.job_id == job_id, ~metrics.c.superseded).order_by(metrics.c.step)

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
-from tunesmith.db import events, models
+from tunesmith.db import events, files, models
 from tunesmith.db.jobs import Job, add, from_row, get
 from tunesmith.db.session import Database
 from tunesmith.db.tables import jobs
@@ -146,14 +146,19 @@ class Queue:
         with self.database.write() as connection:
             return self._fail(connection, self._held(connection, job, "running", "validating_files"), error)
 
-    def succeed(self, job: Job, result: dict[str, Any], model: models.FineTuned) -> Job:
-        """Registers the model and ends the job, both or neither. Raises Fenced, also when the job was cancelled."""
+    def succeed(self, job: Job, result: dict[str, Any], model: models.FineTuned, numbers: files.File) -> Job:
+        """Registers the model and the file of its numbers and ends the job, all or nothing.
+
+        Raises Fenced, also when the job was cancelled.
+        """
         with self.database.write() as connection:
             mine = self._held(connection, job, "running")
             models.add(connection, model)
+            files.add(connection, numbers)
             events.say(connection, job.id, f"New fine-tuned model created: {model.id}")
             events.say(connection, job.id, "The job has successfully completed")
-            done = {"status": "succeeded", "finished": self._now(), "result": result | {"fine_tuned_model": model.id}}
+            named = {"fine_tuned_model": model.id, "result_files": [numbers.id]}
+            done = {"status": "succeeded", "finished": self._now(), "result": result | named}
             return self._set(connection, mine, **done, **NO_LEASE)
 
     def expire(self, is_alive: Callable[[str], bool]) -> int:

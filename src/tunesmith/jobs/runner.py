@@ -4,8 +4,6 @@ Start is recovery: what an earlier server left behind is claimed like any other 
 validates the files of new jobs, one runs a worker, tails its events into rows and keeps the lease.
 """
 
-import secrets
-import string
 import subprocess
 import threading
 import time
@@ -19,13 +17,13 @@ from tunesmith.db import files
 from tunesmith.db.jobs import Job
 from tunesmith.db.models import FineTuned
 from tunesmith.errors import Fenced, InvalidRequest, NotFound, StorageFull, TunesmithError
-from tunesmith.jobs import child, prepare
+from tunesmith.jobs import child, prepare, result_file
+from tunesmith.jobs.names import fine_tuned_id
 from tunesmith.jobs.queue import Queue
 from tunesmith.jobs.tail import Tail
 from tunesmith.models.artifact import read_adapter
 from tunesmith.recipes.run import parse
 from tunesmith.runfolder import Event, RunFolder
-from tunesmith.schemas.common import ORGANIZATION
 from tunesmith.settings import Settings
 from tunesmith.store import BlobStore
 from tunesmith.types import Wanted, unix_now
@@ -40,12 +38,6 @@ DRAIN_SECONDS = 12.0
 """How long a worker has to write a checkpoint when the server stops."""
 
 log = structlog.get_logger("tunesmith.supervisor")
-
-
-def fine_tuned_id(base: str, suffix: str | None) -> str:
-    """`ft:{base}:{organization}:{suffix}:{8 characters}`, as OpenAI builds it."""
-    tail = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(8))
-    return f"ft:{base}:{ORGANIZATION}:{(suffix or '').replace(' ', '-')}:{tail}"
 
 
 class Supervisor:
@@ -227,7 +219,7 @@ class Supervisor:
             self._queue.fail(job, {"code": "adapter_invalid", "message": str(error), "param": None})
             return
         model = FineTuned(
-            id=fine_tuned_id(job.order["model"], job.order.get("suffix")),
+            id=fine_tuned_id(job.order["model"], job.order["suffix"], job.id),
             base=job.order["model"],
             quantization=adapter.quantization,
             path=str(Path(adapter.path).relative_to(self._dirs.root)),
@@ -236,7 +228,7 @@ class Supervisor:
             created=unix_now(),
             project=job.project,
         )
-        self._queue.succeed(job, result, model)
+        self._queue.succeed(job, result, model, result_file.make(self._queue.database, self._store, job))
 
 
 def _error(error: TunesmithError) -> dict[str, Any]:

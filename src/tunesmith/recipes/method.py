@@ -1,8 +1,13 @@
-"""How to train: the method with its numbers, and the kind of adapter. No torch, no paths."""
+"""How to train: the method with its numbers, and the kind of adapter. No torch, no paths.
 
-from typing import Annotated, Literal
+`METHODS` and `ADAPTERS` are the tables of what there is: a recipe takes what they hold, whoever orders a job asks them, and
+`train/methods.py` has a function for each method of the first. Something new is a class here and a line in its table.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic_core import PydanticCustomError
 
 
 class Part(BaseModel):
@@ -11,7 +16,14 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-class LoraAdapter(Part):
+class Adapter(Part):
+    """What is trained on the frozen base; each kind is a class of its own."""
+
+    type: str
+    """The kind of adapter."""
+
+
+class LoraAdapter(Adapter):
     """Low-rank adapters (Hu et al. 2021) on the base's linear layers."""
 
     type: Literal["lora"] = "lora"
@@ -28,10 +40,13 @@ class LoraAdapter(Part):
     """Scale by alpha / sqrt(rank) instead, for ranks above 64 (Kalajdzievski 2023)."""
 
 
-class SftMethod(Part):
-    """Supervised fine-tuning: cross-entropy on the assistant's tokens."""
+class Method(Part):
+    """The numbers that every method has which makes optimizer steps over rows."""
 
-    type: Literal["sft"] = "sft"
+    formats: ClassVar[frozenset[str]] = frozenset()
+    """Formats of rows (recipes/data.py) that the method can use."""
+
+    type: str
     """The method."""
     epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Passes over the training rows; None chooses by their number (`recipes/auto.py`)."""
@@ -55,3 +70,36 @@ class SftMethod(Part):
     """Gradients are scaled down to this norm."""
     max_length: Annotated[int, Field(ge=8)] | None = None
     """Tokens of the longest row; a longer one is an error, never cut. None means the base's positions."""
+
+
+class SftMethod(Method):
+    """Supervised fine-tuning: cross-entropy on the assistant's tokens."""
+
+    formats: ClassVar[frozenset[str]] = frozenset(
+        {"chat", "alpaca", "sharegpt", "prompt_completion", "question_answer", "text"}
+    )
+
+    type: Literal["sft"] = "sft"
+    """The method."""
+
+
+METHODS: dict[str, type[Method]] = {"sft": SftMethod}
+"""A recipe's `method.type` -> its fields. The first is the default."""
+
+ADAPTERS: dict[str, type[Adapter]] = {"lora": LoraAdapter}
+"""A recipe's `adapter.type` -> its fields. The first is the default."""
+
+
+def _by_type(value: Any, table: dict[str, Any], noun: str) -> Any:
+    """`value` as the class that the table has for its `type`; what is no object is left for pydantic to refuse."""
+    if not isinstance(value, dict):
+        return value
+    name = value.get("type", next(iter(table)))
+    if not isinstance(name, str) or name not in table:
+        there = {"name": str(name), "noun": noun, "names": ", ".join(table)}
+        raise PydanticCustomError("not_available", "the {noun} {name} is not available here; there are: {names}", there)
+    return table[name].model_validate(value)
+
+
+AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(lambda value: _by_type(value, METHODS, "method"))]
+AnyAdapter = Annotated[SerializeAsAny[Adapter], BeforeValidator(lambda value: _by_type(value, ADAPTERS, "adapter kind"))]

@@ -18,6 +18,12 @@ def num_steps(num_rows: int, batch_size: int, epochs: float) -> int:
     return max(1, math.ceil(epochs * num_rows / batch_size))
 
 
+def epoch_ends(rows_per_epoch: int, batch_size: int, total: int) -> frozenset[int]:
+    """The steps, counted from 1, with which an epoch ends; the last step is one of them."""
+    ends = {math.ceil(epoch * rows_per_epoch / batch_size) for epoch in range(1, total * batch_size // rows_per_epoch + 1)}
+    return frozenset(min(step, total) for step in ends | {total})
+
+
 def plan(lengths: list[int], *, batch_size: int, epochs: float, seed: int, num_fresh: int = 0) -> list[list[int]]:
     """Row numbers of each step. `lengths` are the rows' tokens; rows of like length meet, in an order shuffled by epoch.
 

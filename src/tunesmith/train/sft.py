@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -63,12 +64,12 @@ def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | Non
     rows = data.train + dataset.rehearse(tokenizer, num_fresh, recipe.seed)
     steps = _plan(recipe, rows, data.rehearsal_per_epoch)
     work = Work(recipe, rows, len(data.train) + data.rehearsal_per_epoch, steps, str(folder.checkpoints), device)
-    training = _Training(work, data.held_out, folder, tools, made_from, start)
+    training = _Training(work, base, data.held_out, folder, tools, made_from, start)
     trainer = StepTrainer(model, tokenizer, work, start, training.at_step)
     training.trainer = trainer
     if not training.train():
         return None
-    return _publish(training, base, data.report)
+    return _publish(training, data.report)
 
 
 def _digest(rows: list[EncodedRow]) -> str:
@@ -107,10 +108,11 @@ class _Training:
     trainer: StepTrainer
 
     def __init__(
-        self, work: Work, held_out: list[EncodedRow], folder: RunFolder, tools: Tools, made_from: dict[str, str],
+        self, work: Work, base: Base, held_out: list[EncodedRow], folder: RunFolder, tools: Tools, made_from: dict[str, str],
         start: Checkpoint | None,
     ):
-        self.work, self.held_out, self.folder, self.tools, self.made_from = work, held_out, folder, tools, made_from
+        self.work, self.base, self.held_out, self.folder, self.tools = work, base, held_out, folder, tools
+        self.made_from = made_from
         self.step = start.step if start else 0
         self.total = len(work.steps)
         self.measured = _Measured.of(start)
@@ -123,6 +125,7 @@ class _Training:
         self._evaluate_every = work.recipe.evaluation.every_steps or max(
             math.ceil(work.rows_per_epoch / len(work.steps[0])), math.ceil(self.total / MAX_EVALUATIONS)
         )
+        self._adapter_steps = order.epoch_ends(work.rows_per_epoch, len(work.steps[0]), self.total)
         self._losses: deque[float] = deque(self.measured.losses, maxlen=max(1, self.total // 10))
 
     def train(self) -> bool:
@@ -134,7 +137,8 @@ class _Training:
             self.measured.before = self._evaluate()
         self._obey()
         if not self.stopped and self.step < self.total:
-            self.tools.emit("phase", phase="training", message=f"Training, {self.total} steps")
+            numbers = self.work.recipe.method.model_dump()
+            self.tools.emit("phase", phase="training", message=f"Training, {self.total} steps", hyperparameters=numbers)
             self._speed.begin()
             self.trainer.train()
         return not self.stopped
@@ -150,6 +154,8 @@ class _Training:
         self._report(done)
         if self.held_out and (done.step % self._evaluate_every == 0 or done.step == self.total):
             self.measured.after = self._evaluate()
+        if wanted != "cancel" and done.step in self._adapter_steps:
+            self._save_adapter()
         if wanted != "cancel" and (wanted or done.step % self._checkpoint_every == 0 or done.step == self.total):
             self._save()
         self._obey(wanted if done.step < self.total or wanted == "cancel" else None)
@@ -187,8 +193,20 @@ class _Training:
                 device=self.work.device,
                 fused_head=self.work.fused_head,
             )
-        self.tools.emit("eval", step=self.step, rows=len(self.held_out), **found._asdict())
+        self.tools.emit("eval", step=self.step, total_steps=self.total, rows=len(self.held_out), **found._asdict())
         return found
+
+    def _save_adapter(self) -> None:
+        """What was learned by an epoch's end, to be served. It comes before the checkpoint, so a run that resumes there has it."""
+        recipe, artifacts = self.work.recipe, self.folder.artifacts
+        with self._speed.paused():
+            info = save_adapter(self.trainer.model, artifacts / f"step-{self.step}", self.base, recipe)
+            # One more than are served: whoever serves them has an epoch's time to let go of the oldest.
+            old = [path for path in checkpoints.folders(artifacts) if (checkpoints.step_of(path) or 0) <= self.step]
+            for path in old[: -recipe.checkpoints.adapters - 1]:
+                shutil.rmtree(path, ignore_errors=True)
+        path = f"{artifacts.name}/step-{self.step}"
+        self.tools.emit("adapter", step=self.step, path=path, content_hash=info.content_hash)
 
     def _save(self) -> None:
         states = rng.capture()
@@ -211,11 +229,12 @@ class _Training:
         return sum(self._losses) / max(1, len(self._losses))
 
 
-def _publish(training: _Training, base: Base, report: dict[str, Any]) -> dict[str, Any] | None:
+def _publish(training: _Training, report: dict[str, Any]) -> dict[str, Any] | None:
     """Saves the adapter and says what it is. The lease is checked first: a fenced attempt publishes nothing."""
     training._obey()
     if training.stopped:
         return None
+    base = training.base
     if base.revision != training.made_from["base_revision"]:
         raise TrainingFailed(f"The files of {base.id} were changed while it was trained on.", hint="Start a new run.")
     training.tools.emit("phase", phase="saving", message="Saving the adapter")

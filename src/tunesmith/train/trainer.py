@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from tunesmith.data.chat_template import EncodedRow
-from tunesmith.recipes.method import LoraAdapter
+from tunesmith.recipes.method import Adapter, LoraAdapter
 from tunesmith.recipes.run import Recipe
 from tunesmith.train import order, rng, schedule
 from tunesmith.train.checkpoints import Checkpoint, Tensors
@@ -173,7 +173,8 @@ class StepTrainer(SFTTrainer):
             self.control.should_training_stop = True
 
 
-def _lora(adapter: LoraAdapter) -> LoraConfig:
+def _lora(adapter: Adapter) -> LoraConfig:
+    assert isinstance(adapter, LoraAdapter), f"{adapter.type} has no trainer"
     return LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
