@@ -1,6 +1,7 @@
 """Asks for tokens: messages in, completion out, over the OpenAI protocol. Who answers (ours, vLLM, OpenAI) is not known here.
 
-`Completer` is what evals hold; `to_completion` and `failure` read an answer in OpenAI's shape, whoever carried it.
+`Completer` is what evals hold, `Judge` what graders do; `to_completion`, `to_vectors` and `failure` read an answer in OpenAI's
+shape, whoever carried it.
 """
 
 import json
@@ -19,6 +20,7 @@ class Completion:
     finish_reason: str
     num_prompt_tokens: int
     num_completion_tokens: int
+    num_cached_tokens: int = 0
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -40,11 +42,21 @@ def to_completion(body: bytes) -> Completion:
             finish_reason=choice["finish_reason"],
             num_prompt_tokens=usage.get("prompt_tokens", 0),
             num_completion_tokens=usage.get("completion_tokens", 0),
+            num_cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
             token_ids=choice.get("token_ids") or [],
             logprobs=[token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []],
         )
     except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
         message = f"The answer is no chat completion: {body[:200]!r}."
+        raise EngineFailed(message, hint="Is it an OpenAI-compatible server?") from error
+
+
+def to_vectors(body: bytes) -> list[list[float]]:
+    """Raises EngineFailed for what is no list of embeddings."""
+    try:
+        return [[float(value) for value in each["embedding"]] for each in json.loads(body)["data"]]
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"The answer holds no embeddings: {body[:200]!r}."
         raise EngineFailed(message, hint="Is it an OpenAI-compatible server?") from error
 
 
@@ -57,3 +69,11 @@ def failure(status: int, body: bytes) -> TunesmithError:
         message, code, param = body[:300].decode(errors="replace") or f"HTTP status {status}", None, None
     kind: type[TunesmithError] = {404: NotFound}.get(status, InvalidRequest if status < 500 else EngineFailed)
     return kind(message, code=code, param=param)
+
+
+class Judge(Completer, Protocol):
+    """What graders ask: a Completer that also has embeddings."""
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        """One vector per text, by whatever model is configured for it. Raises InvalidRequest, EngineFailed."""
+        ...

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Message = dict[str, Any]
@@ -27,6 +28,25 @@ Wanted = Literal["run", "pause", "cancel"]
 
 Quantization = Literal["none", "nf4"]
 """The precision of a base: as stored, or NF4 with double quantization (bitsandbytes)."""
+
+
+Usage = dict[str, dict[str, int]]
+"""Model -> counts: prompt_tokens, completion_tokens, total_tokens, cached_tokens, invocation_count."""
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What a grader says of one answer. `score` is 0 when there are errors (OpenAI's names), which `reason` puts in words.
+
+    `scores` are those of a multi grader's parts, `usage` what judges cost, `sample` what a judge was asked and said.
+    """
+
+    score: float
+    errors: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+    usage: Usage = field(default_factory=dict)
+    sample: dict[str, Any] | None = None
 
 
 def new_id(prefix: str) -> str:
