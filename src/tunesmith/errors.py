@@ -89,14 +89,18 @@ class Overloaded(TunesmithError):
 
 
 class RateLimited(Overloaded):
-    """`kind` is what there was too much of: requests, tokens or jobs; 0 for `retry_after` says that waiting does not help."""
+    """`kind` is what there was too much of: requests, tokens or jobs; 0 for `retry_after` says that waiting does not help.
+
+    `headers` say what is left.
+    """
 
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, hint: str, kind: str, retry_after: int):
+    def __init__(self, message: str, *, hint: str, kind: str, retry_after: int, headers: dict[str, str] | None = None):
         super().__init__(message, hint=hint)
         self.kind = kind
         self.retry_after = retry_after
+        self.headers = headers or {}
 
 
 class QuotaExceeded(RateLimited):

@@ -6,7 +6,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tunesmith.serving.answer import Answer, Events, rename, rename_event
+from tunesmith.serving.answer import Answer, Events, Told
 
 ENGINE, NAME = "ad-0123456789abcdef", "ft:tunesmith/tiny:local:münchen:0123abcd"
 STREAM = (
@@ -24,7 +24,7 @@ def test_every_event_is_whole_and_renamed_wherever_the_stream_is_cut() -> None:
         events = Events()
         found = [event for at in range(0, len(STREAM), size) for event in events.feed(STREAM[at:at + size])]
         assert events.end() == []
-        wholes.add(tuple(rename_event(event, ENGINE, NAME) for event in found))
+        wholes.add(tuple(map(Told((ENGINE, NAME)).event, found)))
     assert len(wholes) == 1
     comment, first, second, done = wholes.pop()
     assert (comment, done) == (b": a comment\n\n", b"data: [DONE]\n\n")
@@ -42,8 +42,16 @@ def test_a_last_event_without_its_empty_line_is_not_lost() -> None:
 
 def test_an_error_speaks_of_the_clients_model_and_has_openais_fields() -> None:
     told = {"error": {"message": f"The model `{ENGINE}` does not exist.", "type": "NotFoundError", "code": 404}}
-    error = json.loads(rename(json.dumps(told).encode(), ENGINE, NAME))["error"]
+    error = json.loads(Told((ENGINE, NAME)).whole(json.dumps(told).encode()))["error"]
     assert error == {"message": f"The model `{NAME}` does not exist.", "type": "NotFoundError", "param": None, "code": None}
+
+
+def test_usage_that_the_client_did_not_ask_for_is_read_and_hidden() -> None:
+    told = Told((ENGINE, NAME))
+    told.hides_usage = True
+    assert json.loads(told.event(b'data: {"choices": [{"delta": {}}], "usage": null}\n\n')[6:]) == {"choices": [{"delta": {}}]}
+    assert told.event(b'data: {"choices": [], "usage": {"prompt_tokens": 3}}\n\n') == b""
+    assert (told.usage, told.num_events) == ({"prompt_tokens": 3}, 2)
 
 
 async def test_when_to_ask_again_reaches_the_client_and_no_other_header_of_the_engine() -> None:

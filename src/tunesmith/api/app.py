@@ -13,7 +13,10 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
 from tunesmith.api import bases, chat, checkpoints, errors, files, fine_tuning, health, job_events, metrics, models
+from tunesmith.api.admission import Admission
+from tunesmith.api.auth import Callers
 from tunesmith.api.deps import Desk, require_key
+from tunesmith.api.meter import Meter
 from tunesmith.api.middleware import BodyLimit, Boundary
 from tunesmith.db.migrate import open_database
 from tunesmith.jobs.queue import Queue
@@ -38,6 +41,7 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
         desk = await run_in_threadpool(_open, settings, router, _on_loop(router.training))
         app.state.desk = desk
         desk.supervisor.start()
+        metering = asyncio.ensure_future(desk.admission.meter.run())
         try:
             yield
         finally:
@@ -45,6 +49,8 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
             await run_in_threadpool(desk.supervisor.stop)
             await draining
             await desk.router.stop()
+            metering.cancel()
+            await desk.admission.meter.flush(touch=True)
             desk.database.close()
 
     app = FastAPI(
@@ -79,4 +85,7 @@ def _open(settings: Settings, router: Router, on_training: Callable[[bool], None
     database = open_database(dirs.database)
     store = BlobStore(dirs.blobs)
     queue = Queue(database, lease_seconds=settings.lease_seconds)
-    return Desk(settings, database, store, queue, Supervisor(settings, queue, store, on_training), router)
+    supervisor = Supervisor(settings, queue, store, on_training)
+    callers = Callers(database)
+    admission = Admission(database, callers, Meter(database, callers))
+    return Desk(settings, database, store, queue, supervisor, router, callers, admission)

@@ -15,14 +15,14 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from tunesmith.api.deps import Desk, DeskDep, KeyDep
+from tunesmith.api.deps import Desk, DeskDep, KeyDep, needs
 from tunesmith.api.resolve import target_of
 from tunesmith.db.keys import Key
 from tunesmith.errors import InvalidRequest
 from tunesmith.serving.answer import Answer
 from tunesmith.serving.routing import CHAT, COMPLETIONS, DETOKENIZE, EMBEDDINGS, TOKENIZE, Target
 
-router = APIRouter()
+router = APIRouter(dependencies=[needs("model.request")])
 T = TypeVar("T")
 
 
@@ -52,7 +52,8 @@ async def ask_engine(desk: Desk, key: Key, target: Target, path: str, body: dict
     own = body.get("cache_salt") or ""
     if path in SALTED[desk.settings.engine] and isinstance(own, str):
         body = body | {"cache_salt": f"{key.project}:{own}"}
-    return await desk.router.ask(target, path, body)
+    with await desk.admission.admit(key, target, path, body) as ticket:
+        return ticket.follow(await desk.router.ask(target, path, ticket.asking(path, body)))
 
 
 def with_priority(request: Request, desk: Desk, body: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class Stream(StreamingResponse):
     """An answer as events. It is closed however this ends, also when the client left before the first event was sent."""
 
     def __init__(self, answer: Answer):
-        super().__init__(answer.chunks(), media_type=answer.content_type, headers={"cache-control": "no-cache"})
+        super().__init__(answer.chunks(), media_type=answer.content_type, headers={"cache-control": "no-cache", **answer.headers})
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

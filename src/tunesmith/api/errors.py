@@ -10,15 +10,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from tunesmith.errors import Busy, StorageFull, TunesmithError
+from tunesmith.errors import Busy, Overloaded, QuotaExceeded, RateLimited, StorageFull, TunesmithError
 
 UNION_PARTS = re.compile(r"literal\[.*|constrained-.*|nullable.*|list\[.*|dict\[.*|int|float|str")
 """Parts of a pydantic location that name a branch of a type and not a field."""
 
 
-def body(message: str, *, status: int, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """OpenAI's error object; all four keys, or its client shows none of them."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
+def body(
+    message: str, *, status: int, param: str | None = None, code: str | None = None, kind: str | None = None
+) -> dict[str, Any]:
+    """OpenAI's error object; all four keys, or its client shows none of them. `kind`: its type, where the status does not say."""
+    kind = kind or ("server_error" if status >= 500 else "invalid_request_error")
     clean = message.encode("utf-8", "replace").decode()
     return {"error": {"message": clean, "type": kind, "param": param, "code": code}}
 
@@ -36,9 +38,24 @@ def from_error(error: TunesmithError) -> JSONResponse:
         headers["x-should-retry"] = "false"
     if isinstance(error, Busy):
         headers["retry-after"] = "1"
+    if isinstance(error, RateLimited):
+        return _too_much(error)
+    if isinstance(error, Overloaded):
+        headers["retry-after"] = str(error.retry_after)
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
     return response(str(error), status=error.status, param=error.param, code=error.code, headers=headers)
+
+
+def _too_much(error: RateLimited) -> JSONResponse:
+    """With what is left, and when to ask again; what waiting does not help is not worth a client's retry."""
+    headers = dict(error.headers)
+    if error.retry_after:
+        headers["retry-after"] = str(error.retry_after)
+    if isinstance(error, QuotaExceeded) or not error.retry_after:
+        headers["x-should-retry"] = "false"
+    content = body(str(error), status=error.status, param=error.param, code=error.code, kind=error.kind)
+    return JSONResponse(content, status_code=error.status, headers=headers)
 
 
 def install(app: FastAPI) -> None:

@@ -22,9 +22,9 @@ class Answer:
     def __init__(self, response: aiohttp.ClientResponse, *, names: tuple[str, str] | None = None):
         """`names`: what the engine calls the model, and what the client does."""
         self._response = response
-        self._names = names
         self._ends: list[Callable[[], None]] = []
         self._first = b""
+        self.told = Told(names)
         self.status = response.status
         self.content_type = response.headers.get("Content-Type", "application/json")
         self.headers = {name: response.headers[name] for name in PASSED_ON if name in response.headers}
@@ -54,11 +54,11 @@ class Answer:
         """The whole body. Raises EngineFailed if the engine died meanwhile."""
         try:
             whole = self._first + (await self._response.content.read() if self.is_stream else b"")
+            return whole if self.is_stream else self._named(whole)
         except (aiohttp.ClientError, OSError) as error:
             raise _died() from error
         finally:
             self.close()
-        return whole if self.is_stream else self._renamed(whole)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, in whole server-sent events; an engine that dies says so in a last event.
@@ -67,30 +67,27 @@ class Answer:
         """
         events = Events()
         try:
-            for event in self._named(events.feed(self._first)):
-                yield event
+            for event in map(self.told.event, events.feed(self._first)):
+                if event:
+                    yield event
             async for chunk in self._response.content.iter_any():
-                whole = b"".join(self._named(events.feed(chunk)))
+                whole = b"".join(map(self.told.event, events.feed(chunk)))
                 if whole:
                     yield whole
-            for event in self._named(events.end()):
-                yield event
+            for event in map(self.told.event, events.end()):
+                if event:
+                    yield event
         except (aiohttp.ClientError, OSError):
             yield b"data: " + json.dumps({"error": error_object(_died())}).encode() + b"\n\n"
         finally:
             self.close()
 
-    def _renamed(self, whole: bytes) -> bytes:
+    def _named(self, whole: bytes) -> bytes:
         """Raises EngineFailed for what is no JSON, such as the page of a proxy in between."""
-        if self._names is None:
-            return whole
         try:
-            return rename(whole, *self._names)
+            return self.told.whole(whole)
         except ValueError as error:
             raise EngineFailed(f"The engine answered {self.status} without JSON.", hint="Look at the engine's log.") from error
-
-    def _named(self, events: list[bytes]) -> list[bytes]:
-        return events if self._names is None else [rename_event(event, *self._names) for event in events]
 
     def abort(self) -> None:
         """The engine is gone: whoever reads is told so. (A connection that is closed under a reader would leave it waiting.)"""
@@ -102,6 +99,42 @@ class Answer:
         ends, self._ends = self._ends, []
         for call in ends:
             call()
+
+
+class Told:
+    """What an engine says, in the client's words, and what it has counted.
+
+    `names`: what the engine calls the model, and what the client does; None leaves all as it is and counts nothing.
+    """
+
+    def __init__(self, names: tuple[str, str] | None):
+        self._names = names
+        self.usage: dict[str, Any] | None = None
+        """What the engine counted, once it has said so."""
+        self.hides_usage = False
+        """Is usage in the events asked for by us, and not by the client?"""
+        self.num_events = 0
+
+    def whole(self, data: bytes) -> bytes:
+        """An answer that is one JSON value. Raises ValueError for what is none."""
+        return data if self._names is None else _bytes(self._noted(json.loads(data)))
+
+    def event(self, event: bytes) -> bytes:
+        """The event as the client sees it; [DONE] and comments stay as they are, and nothing is left of one that is hidden."""
+        if self._names is None or not event.startswith(b"data: {"):
+            return event
+        body = self._noted(json.loads(event[len(b"data: "):]))
+        self.num_events += 1
+        if self.hides_usage and body.pop("usage", None) and not body.get("choices"):
+            return b""
+        return b"data: " + _bytes(body) + b"\n\n"
+
+    def _noted(self, body: Any) -> Any:
+        if not isinstance(body, dict) or self._names is None:
+            return body
+        if isinstance(body.get("usage"), dict):
+            self.usage = body["usage"]
+        return rename(body, *self._names)
 
 
 class Events:
@@ -121,18 +154,8 @@ class Events:
         return [rest + b"\n\n"] if rest else []
 
 
-def rename_event(event: bytes, engine_name: str, name: str) -> bytes:
-    """The event with `name` as its model; [DONE] and comments stay as they are."""
-    if not event.startswith(b"data: {"):
-        return event
-    return b"data: " + rename(event[len(b"data: "):].rstrip(b"\n"), engine_name, name) + b"\n\n"
-
-
-def rename(data: bytes, engine_name: str, name: str) -> bytes:
-    """A JSON object with `name` as its model; an error speaks of `name` too, and has OpenAI's fields."""
-    body = json.loads(data)
-    if not isinstance(body, dict):
-        return data
+def rename(body: dict[str, Any], engine_name: str, name: str) -> dict[str, Any]:
+    """The object with `name` as its model; an error speaks of `name` too, and has OpenAI's fields."""
     if body.get("model") == engine_name:
         body["model"] = name
     if isinstance(body.get("error"), dict):
@@ -140,6 +163,10 @@ def rename(data: bytes, engine_name: str, name: str) -> bytes:
         code = error.get("code")
         message = str(error.get("message", "")).replace(engine_name, name)
         body["error"] = error | {"message": message, "param": error.get("param"), "code": code if isinstance(code, str) else None}
+    return body
+
+
+def _bytes(body: Any) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode()
 
 
