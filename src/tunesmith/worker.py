@@ -93,7 +93,14 @@ def fine_tune(
     return METHODS[recipe.method.type](recipe, folder, Tools(log.emit, should_stop, models_dir))
 
 
-KINDS: dict[str, Callable[[RunFolder, JobTools], dict[str, Any] | None]] = {}
+def batch(folder: RunFolder, tools: JobTools) -> dict[str, Any] | None:
+    from tunesmith.batches.run import run_batch
+    from tunesmith.recipes.batch import BatchRecipe
+
+    return run_batch(folder.recipe_as(BatchRecipe), folder, tools)
+
+
+KINDS: dict[str, Callable[[RunFolder, JobTools], dict[str, Any] | None]] = {"batch": batch}
 """A job's kind -> what does it, for those that ask the desk: one small function each, in this file, that imports what it needs
 and reads its recipe by `folder.recipe_as(...)`. It returns the result, or None when it was paused or cancelled."""
 
