@@ -48,6 +48,10 @@ class Settings(BaseModel):
     """Base models that may be trained on and served; the first is the default."""
     aliases: dict[str, str] = {}
     """Other names of bases and fine-tuned models, such as gpt-4o-mini -> tunesmith/tiny: scripts name models of OpenAI's."""
+    embedding_model: str | None = None
+    """A base on the shelf that computes embeddings, whichever base is asked for them; without it, each base its own."""
+    moderation_model: str | None = None
+    """The base or fine-tuned model that judges for /v1/moderations; without it there are none."""
     threads: int = 0
     """CPU threads of the engine; 0 means all cores. While a training runs beside it, half of them."""
     engine: Literal["embedded", "vllm", "openai"] = "embedded"

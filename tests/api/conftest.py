@@ -77,10 +77,16 @@ def serve(settings):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    aliases = {"gpt-4o-mini": "tunesmith/tiny"}
-    settings = Settings(data_dir=folder, threads=1, lazy=True, max_upload_bytes=4 * 1024 * 1024, aliases=aliases)
+    settings = Settings(data_dir=tmp_path_factory.mktemp("data"), threads=1, lazy=True, max_upload_bytes=4 * 1024 * 1024)
     with serve(settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def talking(tmp_path_factory):
+    """One server, and one engine, for all modules that only ask it: they override `served` by it."""
+    aliases = {"gpt-4o-mini": "tunesmith/tiny"}
+    with serve(Settings(data_dir=tmp_path_factory.mktemp("talking"), threads=1, lazy=True, aliases=aliases)) as running:
         yield running
 
 

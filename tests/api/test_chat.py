@@ -12,6 +12,11 @@ import pytest
 HELLO = [{"role": "user", "content": "Repeat: river piano"}]
 
 
+@pytest.fixture
+def served(talking):
+    return talking
+
+
 def test_the_base_answers_whole_and_in_pieces_alike(client):
     whole = client.chat.completions.create(model="tunesmith/tiny", messages=HELLO, temperature=0, max_tokens=12)
     assert whole.object == "chat.completion"

@@ -11,6 +11,11 @@ from tunesmith.types import new_id
 HELLO = [{"role": "user", "content": "Repeat: river piano"}]
 
 
+@pytest.fixture
+def served(talking):
+    return talking
+
+
 def test_a_script_that_names_a_model_of_openais_runs_on_the_base_that_the_alias_says(client):
     asked = {"messages": HELLO, "temperature": 0, "max_tokens": 8}
     meant = client.chat.completions.create(model="tunesmith/tiny", **asked)

@@ -12,12 +12,33 @@ from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from tunesmith.api import bases, chat, checkpoints, errors, files, fine_tuning, health, job_events, metrics, models
+from tunesmith.api import (
+    bases,
+    chat,
+    checkpoints,
+    embeddings,
+    errors,
+    files,
+    fine_tuning,
+    graders,
+    health,
+    job_events,
+    keys,
+    metrics,
+    models,
+    projects,
+    stored,
+    tokens,
+    uploads,
+    usage,
+)
 from tunesmith.api.admission import Admission
 from tunesmith.api.auth import Callers
 from tunesmith.api.deps import Desk, require_key
+from tunesmith.api.keeper import Keeper
 from tunesmith.api.meter import Meter
 from tunesmith.api.middleware import BodyLimit, Boundary
+from tunesmith.api.sweep import sweeping
 from tunesmith.db.migrate import open_database
 from tunesmith.jobs.queue import Queue
 from tunesmith.jobs.runner import Supervisor
@@ -25,6 +46,12 @@ from tunesmith.serving.processes import EngineProcess
 from tunesmith.serving.routing import Router
 from tunesmith.settings import Settings
 from tunesmith.store import BlobStore
+
+RESOURCES = (
+    files, uploads, fine_tuning, job_events, checkpoints, graders, models, bases, chat, embeddings, stored, tokens, projects,
+    keys, usage, metrics,
+)
+"""Their routers; each route declares its scope (`deps.needs`)."""
 
 
 def create_app(settings: Settings, started: EngineProcess | None = None) -> FastAPI:
@@ -42,13 +69,16 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
         app.state.desk = desk
         desk.supervisor.start()
         metering = asyncio.ensure_future(desk.admission.meter.run())
+        tidying = asyncio.ensure_future(sweeping(desk.database, desk.store))
         try:
             yield
         finally:
+            tidying.cancel()
             draining = asyncio.ensure_future(desk.router.drain())
             await run_in_threadpool(desk.supervisor.stop)
             await draining
             await desk.router.stop()
+            await desk.keeper.settled()
             metering.cancel()
             await desk.admission.meter.flush(touch=True)
             desk.database.close()
@@ -64,7 +94,7 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
     )
     errors.install(app)
     app.include_router(health.router)
-    for resource in (files, fine_tuning, job_events, checkpoints, models, bases, chat, metrics):
+    for resource in RESOURCES:
         app.include_router(resource.router, dependencies=[Depends(require_key)])
     return app
 
@@ -88,4 +118,4 @@ def _open(settings: Settings, router: Router, on_training: Callable[[bool], None
     supervisor = Supervisor(settings, queue, store, on_training)
     callers = Callers(database)
     admission = Admission(database, callers, Meter(database, callers))
-    return Desk(settings, database, store, queue, supervisor, router, callers, admission)
+    return Desk(settings, database, store, queue, supervisor, router, callers, admission, Keeper(database, store))

@@ -1,30 +1,27 @@
-"""What engines answer: completions, embeddings, tokens. Finds what `model` means, and passes the question on and the answer back.
+"""What engines answer: chats, completions, tokens. Finds what `model` means, and passes the question on and the answer back.
 
-The fields of a question are the engine's matter: it refuses what it does not know, in OpenAI's words. When the client leaves,
-the engine's work ends, also before the first token.
+A field that cannot be honoured is refused by the tables of `schemas/chat.py`, its value by the engine, in OpenAI's words. When
+the client leaves, the engine's work ends, also before the first token.
 """
 
-import asyncio
-import json
-from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import Response
 
 from tunesmith.api.deps import Desk, DeskDep, KeyDep, needs
 from tunesmith.api.resolve import target_of
+from tunesmith.api.streams import Stream, data_of, each_event, json_body, to_event, unless_gone
+from tunesmith.db import stored
 from tunesmith.db.keys import Key
-from tunesmith.errors import InvalidRequest
+from tunesmith.schemas import chat as wire
 from tunesmith.serving.answer import Answer
-from tunesmith.serving.routing import CHAT, COMPLETIONS, DETOKENIZE, EMBEDDINGS, TOKENIZE, Target
+from tunesmith.serving.routing import CHAT, COMPLETIONS, EMBEDDINGS, Target
+from tunesmith.types import unix_now
 
-router = APIRouter(dependencies=[needs("model.request")])
-T = TypeVar("T")
-
+router = APIRouter()
 
 PRIORITY = "x-tunesmith-priority"
 """Header that says `batch`: the request waits while anything interactive does."""
@@ -32,16 +29,27 @@ SALTED = {"embedded": (CHAT, COMPLETIONS, EMBEDDINGS), "vllm": (CHAT, COMPLETION
 """Engine -> the paths on which it knows `cache_salt`."""
 
 
-async def ask(request: Request, desk: DeskDep, key: KeyDep) -> Response:
-    """The path is the engine's too."""
-    path = request.url.path
-    body = _parsed(await request.body())
+@router.post(CHAT, dependencies=[needs("model.request")])
+async def chat(request: Request, desk: DeskDep, key: KeyDep) -> Response:
+    body = await json_body(request)
+    engine = desk.settings.engine
+    wire.check_chat(body, engine)
+    question = with_priority(request, desk, wire.to_engine(body, wire.CHAT, engine))
     target = await target_of(desk, body.get("model"), key.project)
-    answer = await unless_gone(request, ask_engine(desk, key, target, path, with_priority(request, desk, body)))
-    if body.get("stream") is True and answer.status < 400:
-        return Stream(answer)
-    content = await unless_gone(request, answer.read())
-    return Response(content, status_code=answer.status, media_type=answer.content_type, headers=answer.headers)
+    changes = Changes(desk, key, body)
+    answer = await unless_gone(request, ask_engine(desk, key, target, CHAT, changes.asked(question)))
+    return await reply(request, answer, changes)
+
+
+@router.post(COMPLETIONS, dependencies=[needs("model.request")])
+async def complete(request: Request, desk: DeskDep, key: KeyDep) -> Response:
+    body = await json_body(request)
+    engine = desk.settings.engine
+    wire.check_completions(body, engine)
+    question = with_priority(request, desk, wire.to_engine(body, wire.COMPLETIONS, engine))
+    target = await target_of(desk, body.get("model"), key.project)
+    answer = await unless_gone(request, ask_engine(desk, key, target, COMPLETIONS, question))
+    return await reply(request, answer)
 
 
 async def ask_engine(desk: Desk, key: Key, target: Target, path: str, body: dict[str, Any]) -> Answer:
@@ -62,51 +70,80 @@ def with_priority(request: Request, desk: Desk, body: dict[str, Any]) -> dict[st
     return body | {"priority": "batch"} if is_batch else body
 
 
-for path in (CHAT, COMPLETIONS, EMBEDDINGS, TOKENIZE, DETOKENIZE):
-    router.post(path)(ask)
+@dataclass(frozen=True)
+class Changes:
+    """What the desk does to the answer of one chat before the client sees it, and that it is kept; most often nothing."""
+
+    desk: Desk
+    key: Key
+    body: dict[str, Any]
+
+    @property
+    def is_kept(self) -> bool:
+        return self.body.get("store") is True
+
+    @property
+    def is_any(self) -> bool:
+        return self.is_kept or wire.is_legacy(self.body) or self.body.get("service_tier") is not None
+
+    @property
+    def hides_usage(self) -> bool:
+        return not (self.body.get("stream_options") or {}).get("include_usage")
+
+    def asked(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The question to the engine; a stream that is kept is kept with its usage."""
+        options = question.get("stream_options")
+        if not (self.is_any and self.body.get("stream") is True and isinstance(options, dict | None)):
+            return question
+        return question | {"stream_options": (options or {}) | {"include_usage": True}}
+
+    def changed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """A completion or a chunk."""
+        tier = self.body.get("service_tier")
+        if tier is not None:
+            answer["service_tier"] = "default" if tier == "auto" else tier
+        return wire.to_legacy(answer) if wire.is_legacy(self.body) else answer
+
+    def shown(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
+        """The chunk as the client asked for it; None for one that only tells the usage."""
+        if not self.hides_usage or "error" in chunk:
+            return chunk
+        return {name: value for name, value in chunk.items() if name != "usage"} if chunk.get("choices") else None
+
+    async def keep(self, answer: dict[str, Any]) -> None:
+        document = stored.to_document({"request": self.body, "answer": answer})
+        metadata = self.body.get("metadata") or {}
+        await self.desk.keeper.keep(stored.Stored(
+            answer["id"], "completion", self.key.project, answer["model"], unix_now(), metadata, document
+        ))  # fmt: skip
 
 
-class Stream(StreamingResponse):
-    """An answer as events. It is closed however this ends, also when the client left before the first event was sent."""
-
-    def __init__(self, answer: Answer):
-        super().__init__(answer.chunks(), media_type=answer.content_type, headers={"cache-control": "no-cache", **answer.headers})
-        self._answer = answer
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._answer.close()
-
-
-def _parsed(data: bytes) -> dict[str, Any]:
-    """Raises InvalidRequest for what is not a JSON object."""
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from error
-    if not isinstance(body, dict):
-        raise InvalidRequest("The body is not a JSON object.", code="invalid_value")
-    return body
+async def reply(request: Request, answer: Answer, changes: Changes | None = None) -> Response:
+    """The answer on its way to the client: a stream where it is one, else whole; with changes where there are any."""
+    is_changed = changes is not None and changes.is_any and answer.status < 400
+    if answer.is_stream:
+        return Stream(answer, _changed_events(answer, changes) if is_changed and changes is not None else None)
+    content = await unless_gone(request, answer.read())
+    if is_changed and changes is not None:
+        value = changes.changed(wire.loads(content))
+        if changes.is_kept:
+            await changes.keep(value)
+        content = wire.dumps(value)
+    return Response(content, status_code=answer.status, media_type=answer.content_type, headers=answer.headers)
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client leaves. Raises ClientDisconnect then."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            if not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+async def _changed_events(answer: Answer, changes: Changes) -> AsyncIterator[bytes]:
+    """The stream's events, changed; the answer is kept before the last one, so that who has read it finds it."""
+    collected = wire.Collected()
+    async for event in each_event(answer):
+        chunk = data_of(event)
+        if chunk is None:
+            if changes.is_kept and collected.is_whole:
+                await changes.keep(collected.whole())
+            yield event
+            continue
+        chunk = changes.changed(chunk)
+        collected.add(chunk)
+        shown = changes.shown(chunk)
+        if shown is not None:
+            yield to_event(shown)

@@ -7,6 +7,7 @@ from fastapi import Depends, Request, params
 
 from tunesmith.api.admission import Admission
 from tunesmith.api.auth import Callers
+from tunesmith.api.keeper import Keeper
 from tunesmith.api.scopes import ALL, check_scope
 from tunesmith.db.keys import Key
 from tunesmith.db.session import Database
@@ -29,6 +30,7 @@ class Desk:
     router: Router
     callers: Callers
     admission: Admission
+    keeper: Keeper
     withdrawn: set[str] = field(default_factory=set)
     """Bases that this server was started with and offers no more."""
 

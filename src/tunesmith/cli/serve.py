@@ -26,6 +26,8 @@ def serve(
     data_dir: Path = typer.Option(None, help="Folder of database, files, runs and adapters [default: .tunesmith]."),
     base: list[str] = typer.Option(None, help="Base model to train on and serve; may be repeated [default: tunesmith/tiny]."),
     alias: list[str] = typer.Option(None, metavar="NAME=MODEL", help="Another name of a model, for scripts; may be repeated."),
+    embedding_model: str = typer.Option(None, metavar="BASE", help="Base that computes embeddings, whichever is asked."),
+    moderation_model: str = typer.Option(None, metavar="MODEL", help="Model that judges for /v1/moderations [default: none]."),
     threads: int = typer.Option(None, min=0, help="CPU threads of the engine; 0 means all cores [default: 0]."),
     lazy: bool = typer.Option(None, "--lazy", help="Start engines when they are first asked, not at once."),
     replicas: int = typer.Option(None, min=1, help="Engines per base; the least busy one answers [default: 1]."),
@@ -48,6 +50,8 @@ def serve(
         host=host, port=port, data_dir=data_dir, bases=bases, threads=threads, lazy=lazy, replicas=replicas, quantize=quantize,
         engine=engine, upstream=upstream, upstream_key_env=upstream_key_env, tensor_parallel=tensor_parallel,
         quantization=quantization, aliases=_whole_paths(to_aliases(alias)) if alias else None,
+        embedding_model=_absolute(embedding_model) if embedding_model else None,
+        moderation_model=_absolute(moderation_model) if moderation_model else None,
     )
     # The port first: when it is taken, nothing has been made yet.
     with _listen(settings.host, settings.port) as listening:

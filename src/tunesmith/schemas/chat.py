@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.errors import InvalidRequest
-from tunesmith.schemas.fields import DESK, ENGINE, LABEL, Table, check, check_metadata, flag, missing, partly, refused
+from tunesmith.schemas.fields import DESK, ENGINE, LABEL, Rule, Table, check, check_metadata, flag, missing, partly, refused
 
 Json = dict[str, Any]
 
 TIERS = ("auto", "default", "flex")
 """`flex` waits while anything else does."""
 
-_SAMPLING: Table = {
+_SAMPLING: dict[str, Rule] = {
     "model": DESK,
     "frequency_penalty": ENGINE,
     "logit_bias": ENGINE,
@@ -216,8 +216,9 @@ def kept_completion(document: Json, metadata: dict[str, str]) -> Json:
     """A stored completion as it is shown: the answer, and with what it was asked."""
     request, answer = document["request"], document["answer"]
     asked = {name: request.get(name) for name in PARAMETERS}
-    return answer | asked | {"service_tier": asked["service_tier"] or "default", "input_user": request.get("user"),
-                             "metadata": metadata}  # fmt: skip
+    shown = {"service_tier": asked["service_tier"] or "default", "input_user": request.get("user"), "metadata": metadata}
+    whole: Json = answer | asked | shown
+    return whole
 
 
 def kept_messages(document: Json) -> list[Json]:
@@ -241,3 +242,7 @@ def loads(data: bytes | str) -> Json:
     value = json.loads(data)
     assert isinstance(value, dict)
     return value
+
+
+def dumps(value: Json) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
