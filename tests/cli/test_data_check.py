@@ -95,7 +95,7 @@ def test_json_has_everything_for_programs(base, tmp_path):
     assert done.exit_code == 1
     report = json.loads(done.stdout)
     assert (report["rows"], report["usable"], report["format"], report["unit"]) == (3, 2, "chat", "line")
-    assert report["problems"] == [{"line": 3, "reason": "It is a number, not a JSON object."}]
+    assert report["problems"] == [{"line": 3, "reason": "It is a number, not a JSON object.", "check": "data_type"}]
     assert report["duplicates"] == [{"line": 2, "of": 1}]
     (side,) = report["row"]
     assert len(side["ids"]) == len(side["loss_mask"]) == report["tokens"]["max"]

@@ -102,7 +102,7 @@ def examine(
         "unit": read.unit,
         "rows": len(read.rows) + len(read.problems),
         "usable": sum(item.problem is None for item in encoded),
-        "problems": [{"line": problem.line, "reason": problem.reason} for problem in problems],
+        "problems": [{"line": problem.line, "reason": problem.reason, "check": problem.check} for problem in problems],
         "duplicates": [{"line": line, "of": first} for line, first in duplicates(read.rows)],
         "tokens": lengths([side for item in encoded for side in item.sides]),
         "base": found.id,

@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.data.formats import Row
+from tunesmith.data.images import has_image
 from tunesmith.data.messages import to_messages, to_tools
 from tunesmith.errors import InvalidData
 from tunesmith.types import Message
@@ -69,6 +70,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, row: Row) -> EncodedRow:
     """
     if row.kind == "preference":
         raise InvalidData("A preference pair has two answers; it cannot be trained on as one.", hint="Use the method dpo.")
+    if row.kind == "reinforcement":
+        raise InvalidData("It has no answer to learn; a grader would have to judge one.", hint="Use reinforcement fine-tuning.")
     if row.text is not None or row.completion is not None:
         return _encode_text(tokenizer, row.text if row.text is not None else row.prompt or "", row.completion)
     last = len(row.messages) - 1
@@ -90,6 +93,8 @@ def encode_conversation(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[dict[str, Any]], weights: list[int] | None = None
 ) -> EncodedRow:
     """Ids and mask of a conversation; `weights` (0 or 1 for each message) leaves out answers. Raises InvalidData."""
+    if any(has_image(message["content"]) for message in messages):
+        raise InvalidData("It holds an image, which this base cannot see.")
     _refuse_control_tokens(tokenizer, messages)
     text = render(tokenizer, messages, tools)
     spans = answer_spans(tokenizer, text, messages, tools, weights)

@@ -26,8 +26,10 @@ RECALL_SHARE = 0.25
 REHEARSAL_SEED = 7_000_000
 """Added to the run's seed for rehearsal rows, so that they are neither the curriculum's nor the evaluation's."""
 
-PAIRED = {"preference": "preference pairs", "kto": "answers labelled good or bad"}
-"""Formats that supervised fine-tuning cannot use: half of their answers are bad ones."""
+UNUSABLE = {
+    "preference": "preference pairs", "kto": "answers labelled good or bad", "reinforcement": "questions without answers"
+}
+"""Formats that supervised fine-tuning cannot use: half of their answers are bad ones, or there are none."""
 
 
 class BadRows(InvalidData):
@@ -98,9 +100,9 @@ def _open(
 ) -> tuple[list[Encoded], str, list[Problem]]:
     """A file's encoded rows, its format, and the problems that were skipped because the recipe says so."""
     read = read_rows(path, data.format, data.map)
-    if read.format in PAIRED:
+    if read.format in UNUSABLE:
         raise InvalidData(
-            f"{path.name} holds {PAIRED[read.format]}, which supervised fine-tuning cannot use.",
+            f"{path.name} holds {UNUSABLE[read.format]}, which supervised fine-tuning cannot use.",
             hint="Give it conversations or questions with answers.",
         )
     encoded = list(encode_rows(read, path.name, tokenizer, max_length))

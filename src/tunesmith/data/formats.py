@@ -1,4 +1,4 @@
-"""Turns the rows of a data file, in any of eight shapes, into `Row`s; a row that cannot be used becomes a `Problem`.
+"""Turns the rows of a data file, in any of nine shapes, into `Row`s; a row that cannot be used becomes a `Problem`.
 
 Knows shapes and fields, but no tokenizer, no template and no torch, so the desk can check an upload with it. Nothing is
 dropped: the rows and the problems together are the file.
@@ -25,7 +25,8 @@ class Row:
 
     chat, alpaca, sharegpt, question_answer: `messages`. prompt_completion: `prompt` and `completion`, plain text without a
     template; `messages` and `weights` if the file has messages there. preference: `messages` (the prompt), `chosen`,
-    `rejected`. kto: `messages` with the answer last, `label`. text: `text`.
+    `rejected`. kto: `messages` with the answer last, `label`. reinforcement: `messages` (the prompt), `item`. text: `text`.
+    A user's content is a list of parts where one of them is an image.
     """
 
     line: int
@@ -39,17 +40,23 @@ class Row:
     rejected: list[Message] = field(default_factory=list)
     label: bool | None = None
     text: str | None = None
+    item: dict[str, Any] = field(default_factory=dict)
+    """What a grader sees of the row beside its messages."""
     kind: str = "chat"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why one row cannot be used. `unit` says whether `line` counts lines of the file or rows of a JSON list or Parquet."""
+    """Why one row cannot be used. `unit` says whether `line` counts lines of the file or rows of a JSON list or Parquet.
+
+    `check` is the name that OpenAI's cookbook has for the fault, such as missing_content, or empty.
+    """
 
     file: str
     line: int
     reason: str
     unit: str = "line"
+    check: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}, {self.unit} {self.line}: {self.reason}"
@@ -97,12 +104,13 @@ def _convert(records: list[Record], kind: str, file: str, unit: str, rows: list[
     """Adds each record to the rows or to the problems."""
     for record in records:
         if record.value is None:
-            problems.append(Problem(file, record.line, record.reason, unit))
+            problems.append(Problem(file, record.line, record.reason, unit, record.check))
             continue
         try:
             rows.append(Row(line=record.line, kind=kind, **CONVERT[kind](record.value)))
         except InvalidData as error:
-            problems.append(Problem(file, record.line, error.message, unit))
+            check = "" if error.code == InvalidData.code else error.code
+            problems.append(Problem(file, record.line, error.message, unit, check))
 
 
 def check_names(format: str, map: dict[str, str]) -> None:
@@ -135,7 +143,8 @@ def _unrecognised(path: Path, waiting: list[Record]) -> InvalidData:
 
 def fingerprint(row: Row) -> bytes:
     """Equal for two rows of equal content, whatever their lines."""
-    content = [row.messages, row.tools, row.weights, row.prompt, row.completion, row.chosen, row.rejected, row.label, row.text]
+    content = [row.messages, row.tools, row.weights, row.prompt, row.completion, row.chosen, row.rejected, row.label, row.text,
+               row.item]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()[:16]
 
 
@@ -146,5 +155,5 @@ def question(row: Row) -> str:
     if row.prompt is not None:
         return row.prompt
     last = max((n for n, message in enumerate(row.messages) if message["role"] == "assistant"), default=len(row.messages))
-    asked = row.messages if row.chosen else row.messages[:last]
+    asked = row.messages if row.chosen or row.kind == "reinforcement" else row.messages[:last]
     return json.dumps(asked, sort_keys=True)

@@ -29,6 +29,8 @@ class Record(NamedTuple):
     line: int
     value: dict[str, Any] | None
     reason: str = ""
+    check: str = ""
+    """The name that OpenAI's cookbook has for the fault."""
 
 
 class Records(NamedTuple):
@@ -90,7 +92,7 @@ def _json_kind(path: Path, suffix: str, first: bytes) -> Kind:
 def _checked(line: int, value: Any, *, surrogates: bool) -> Record:
     """The record of one parsed value; `surrogates` says that the text had escapes which may be half a character."""
     if not isinstance(value, dict):
-        return Record(line, None, f"It is {_name(value)}, not a JSON object.")
+        return Record(line, None, f"It is {_name(value)}, not a JSON object.", "data_type")
     if surrogates:
         try:
             json.dumps(value, ensure_ascii=False).encode()

@@ -1,4 +1,4 @@
-"""The eight shapes that rows come in: one function each, from an object of a file to the fields of a `formats.Row`.
+"""The nine shapes that rows come in: one function each, from an object of a file to the fields of a `formats.Row`.
 
 `CONVERT` is the table, `SHAPES` how a shape is told by its fields. A row that cannot be used raises InvalidData with one
 sentence. Knows no files and no line numbers.
@@ -8,7 +8,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tunesmith.data.messages import check_answer, check_conversation, to_call, to_messages, to_tools
+from tunesmith.data.images import check_count
+from tunesmith.data.messages import check_answer, check_conversation, check_fields, to_call, to_messages, to_tools
 from tunesmith.errors import InvalidData
 from tunesmith.types import Message
 
@@ -26,10 +27,29 @@ LABELS = {"true": True, "1": True, "good": True, "false": False, "0": False, "ba
 
 
 def _chat(row: Fields) -> Fields:
-    given = _list(row, "messages")
-    messages = to_messages(given)
+    given, messages = _openai_messages(row)
     check_conversation(messages)
     return {"messages": messages, "tools": _tools(row), "weights": _weights(given, messages)}
+
+
+def _openai_messages(row: Fields) -> tuple[list[Any], list[Message]]:
+    """Messages as a file of OpenAI's has them, with all fields that there are, and in normal form."""
+    given = _list(row, "messages")
+    messages = to_messages(given, images=True)
+    check_fields(given)
+    check_count(messages)
+    if not isinstance(row.get("parallel_tool_calls"), bool | None):
+        raise InvalidData("The field parallel_tool_calls is neither true nor false.")
+    return given, messages
+
+
+def _reinforcement(row: Fields) -> Fields:
+    """A conversation that waits for an answer; a grader sees what else the row has as `item`."""
+    _, messages = _openai_messages(row)
+    if messages[-1]["role"] != "user":
+        raise InvalidData(f"The last message has the role {messages[-1]['role']}; it must be the user's, to be answered.")
+    item = {key: value for key, value in row.items() if key not in {"messages", "tools", "functions", "parallel_tool_calls"}}
+    return {"messages": messages, "tools": _tools(row), "item": item}
 
 
 def _weights(given: list[Any], messages: list[Message]) -> list[int] | None:
@@ -39,7 +59,9 @@ def _weights(given: list[Any], messages: list[Message]) -> list[int] | None:
         if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
             raise InvalidData(f"Message {number} has the weight {weight!r}; it may be 0 or 1.")
         if weight is not None and message["role"] != "assistant":
-            raise InvalidData(f"Message {number} has a weight, but only assistant messages are trained.")
+            raise InvalidData(
+                f"Message {number} has a weight, but only assistant messages are trained.", code="message_unrecognized_key"
+            )
     if all(item.get("weight") is None for item in given):
         return None
     weights = [
@@ -124,10 +146,11 @@ def _question_answer(row: Fields) -> Fields:
 
 
 def _preference(row: Fields) -> Fields:
-    if "preferred_output" in row:
-        asked = row.get("input") if isinstance(row.get("input"), dict) else {}
-        row = {"prompt": asked.get("messages"), "tools": asked.get("tools"),
-               "chosen": row["preferred_output"], "rejected": row.get("non_preferred_output")}
+    for good, bad in OPENAI_PAIRS:
+        if good in row:
+            asked = row.get("input") if isinstance(row.get("input"), dict) else {}
+            _openai_messages(asked)
+            row = {"prompt": asked["messages"], "tools": asked.get("tools"), "chosen": row[good], "rejected": row.get(bad)}
     chosen, rejected = _answer(row.get("chosen"), "chosen"), _answer(row.get("rejected"), "rejected")
     asked = _prompt(row, optional=True)
     if not asked:
@@ -163,6 +186,7 @@ def _plain(row: Fields) -> Fields:
 
 CONVERT: dict[str, Callable[[Fields], Fields]] = {
     "preference": _preference,
+    "reinforcement": _reinforcement,
     "kto": _kto,
     "chat": _chat,
     "sharegpt": _sharegpt,
@@ -173,9 +197,12 @@ CONVERT: dict[str, Callable[[Fields], Fields]] = {
 }
 """Format -> how one object becomes the fields of a Row."""
 
+OPENAI_PAIRS = (("preferred_output", "non_preferred_output"), ("preferred_completion", "non_preferred_completion"))
+"""OpenAI's guide writes the first, its specification the second."""
+
 SHAPES: list[tuple[str, frozenset[str]]] = [
     ("preference", frozenset({"chosen", "rejected"})),
-    ("preference", frozenset({"preferred_output", "non_preferred_output"})),
+    *(("preference", frozenset(pair)) for pair in OPENAI_PAIRS),
     ("kto", frozenset({"messages", "label"})),
     ("kto", frozenset({"conversations", "label"})),
     ("kto", frozenset({"prompt", "completion", "label"})),
@@ -186,7 +213,8 @@ SHAPES: list[tuple[str, frozenset[str]]] = [
     ("alpaca", frozenset({"instruction", "output"})),
     ("text", frozenset({"text"})),
 ]
-"""What tells a format: the first line of the table whose fields an object has."""
+"""What tells a format: the first line of the table whose fields an object has. A `reinforcement` row looks like a chat that lacks
+its end, so that format is named by whoever asks for it."""
 
 FIELDS = frozenset().union(*(fields for _, fields in SHAPES)) | {"input", "system", "history", "tools"}
 """Our names of fields: what `--map` may name on its left side."""
@@ -215,7 +243,7 @@ def _list(row: Fields, name: str) -> list[Any]:
         raise InvalidData(f"There is no field {name}.")
     value = _json_cell(row[name])
     if not isinstance(value, list) or not value:
-        raise InvalidData(f"The field {name} is not a list of messages.")
+        raise InvalidData(f"The field {name} is not a list of messages.", code="missing_messages_list")
     return value
 
 

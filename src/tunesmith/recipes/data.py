@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tunesmith.recipes.method import Part
 
-Format = Literal["auto", "chat", "alpaca", "sharegpt", "prompt_completion", "question_answer", "preference", "kto", "text"]
+Format = Literal["auto", "chat", "alpaca", "sharegpt", "prompt_completion", "question_answer", "preference", "kto", "reinforcement", "text"]
 
 
 class DataRecipe(Part):

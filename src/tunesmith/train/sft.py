@@ -197,7 +197,7 @@ class _Training:
         return found
 
     def _save_adapter(self) -> None:
-        """What was learned by an epoch's end, to be served. It comes before the checkpoint, so a run that resumes there has it."""
+        """What was learned by an epoch's end, to be served. It comes before the checkpoint: who resumes there has it."""
         recipe, artifacts = self.work.recipe, self.folder.artifacts
         with self._speed.paused():
             info = save_adapter(self.trainer.model, artifacts / f"step-{self.step}", self.base, recipe)
