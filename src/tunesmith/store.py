@@ -1,12 +1,16 @@
-"""Blobs by sha256, on disk: what was uploaded is kept byte for byte, once. Knows nothing of rows or formats."""
+"""Blobs by sha256, on disk: what was uploaded is kept byte for byte, once. Knows nothing of rows or formats.
+
+The same in S3-compatible storage stands in `store_s3.py`.
+"""
 
 import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from tunesmith.errors import InvalidRequest, NotFound, StorageFull
 
@@ -47,48 +51,129 @@ def storage_error(error: OSError, path: Path) -> Exception:
     return error
 
 
+CHUNK_BYTES = 1024 * 1024
+
+
 class BlobStore:
-    """Blobs under `root/ab/abcdef...`."""
+    """Blobs under `root/ab/abcdef...`. What is being written lies in `root/.*.new`."""
 
     def __init__(self, root: Path):
         self.root = root
 
-    def path(self, sha256: str) -> Path:
-        """The blob's file. Raises NotFound if it is not there."""
-        path = self.root / sha256[:2] / sha256
-        if not path.is_file():
-            raise NotFound(f"The content {sha256[:12]} is not in the store.", hint="Upload the file again.")
-        return path
-
-    def put(self, chunks: Iterable[bytes], *, max_bytes: int | None = None) -> Blob:
-        """Streams `chunks` to disk. Raises InvalidRequest beyond `max_bytes`, StorageFull when the disk is full.
+    def put(self, chunks: Iterable[bytes], *, max_bytes: int | None = None, param: str = "file") -> Blob:
+        """Streams `chunks` to disk. Raises InvalidRequest (of `param`) beyond `max_bytes`, StorageFull when the disk is full.
 
         After an error nothing is left behind.
         """
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = self.root / f".{secrets.token_hex(8)}.new"
-        digest, size = hashlib.sha256(), 0
         try:
-            with open(new, "wb") as file:
-                for chunk in chunks:
-                    size += len(chunk)
-                    if max_bytes is not None and size > max_bytes:
-                        raise InvalidRequest(
-                            f"The file is larger than {max_bytes} bytes.", hint="Split it.", param="file", code="file_too_large"
-                        )
-                    digest.update(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            final = self.root / digest.hexdigest()[:2] / digest.hexdigest()
-            final.parent.mkdir(exist_ok=True, mode=0o700)
-            os.replace(new, final)
-            fsync_folder(final.parent)
+            blob = _write(new, chunks, max_bytes, param)
+            self._keep(new, blob.sha256)
         except OSError as error:
             raise storage_error(error, new) from error
         finally:
             new.unlink(missing_ok=True)
-        return Blob(digest.hexdigest(), size)
+        return blob
+
+    def path(self, sha256: str) -> Path:
+        """The blob's file. Raises NotFound if it is not there."""
+        self.check(sha256)
+        return self._file(sha256)
+
+    def check(self, sha256: str) -> None:
+        """Raises NotFound if the blob is not there."""
+        if not self._file(sha256).is_file():
+            raise missing(sha256)
+
+    def chunks(self, sha256: str) -> Iterator[bytes]:
+        """The blob's bytes, piece by piece. It is open when this returns. Raises NotFound."""
+        try:
+            file = open(self._file(sha256), "rb")  # noqa: SIM115  (closed when the pieces are read, or given up)
+        except FileNotFoundError as error:
+            raise missing(sha256) from error
+        return _pieces(file)
+
+    def read(self, sha256: str) -> bytes:
+        """The whole blob, for small ones. Raises NotFound."""
+        return b"".join(self.chunks(sha256))
+
+    def fetch(self, sha256: str, target: Path) -> None:
+        """The blob as the file `target`: a hard link, which costs no space, or else a copy. Raises NotFound, StorageFull."""
+        self.check(sha256)
+        try:
+            os.link(self._file(sha256), target)
+        except OSError:
+            self._copy(sha256, target)
 
     def delete(self, sha256: str) -> None:
-        (self.root / sha256[:2] / sha256).unlink(missing_ok=True)
+        self._file(sha256).unlink(missing_ok=True)
+
+    def list_old(self, seconds: float) -> Iterator[str]:
+        """Names of blobs that were put more than `seconds` ago."""
+        for path in self.root.glob("??/*"):
+            if _age(path) > seconds:
+                yield path.name
+
+    def clear(self, seconds: float) -> int:
+        """Removes what was begun more than `seconds` ago and never finished, because the server was killed; how many."""
+        left = [path for path in self.root.glob(".*.new") if _age(path) > seconds]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
+
+    # -- one floor down -----------------------------------------------------------------------------------------------
+
+    def _file(self, sha256: str) -> Path:
+        return self.root / sha256[:2] / sha256
+
+    def _keep(self, new: Path, sha256: str) -> None:
+        """Makes the whole file `new` the blob."""
+        final = self._file(sha256)
+        final.parent.mkdir(exist_ok=True, mode=0o700)
+        os.replace(new, final)
+        fsync_folder(final.parent)
+
+    def _copy(self, sha256: str, target: Path) -> None:
+        partial = target.with_name(f".{target.name}.new")
+        try:
+            with open(partial, "wb") as file:
+                file.writelines(self.chunks(sha256))
+            os.replace(partial, target)
+        except OSError as error:
+            raise storage_error(error, target) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def missing(sha256: str) -> NotFound:
+    return NotFound(f"The content {sha256[:12]} is not in the store.", hint="Upload the file again.")
+
+
+def _write(path: Path, chunks: Iterable[bytes], max_bytes: int | None, param: str) -> Blob:
+    digest, size = hashlib.sha256(), 0
+    with open(path, "wb") as file:
+        for chunk in chunks:
+            size += len(chunk)
+            if max_bytes is not None and size > max_bytes:
+                message = f"The file is larger than {max_bytes} bytes."
+                raise InvalidRequest(message, hint="Split it.", param=param, code="file_too_large")
+            digest.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return Blob(digest.hexdigest(), size)
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
+
+
+def _age(path: Path) -> float:
+    """Seconds since the file was written; 0 for one that went meanwhile."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

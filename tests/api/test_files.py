@@ -7,8 +7,12 @@ import random
 
 import openai
 import pytest
+from sqlalchemy import update
 
 from tunesmith.api.files import clean_name
+from tunesmith.api.sweep import search, sweep
+from tunesmith.db import files, keys, projects
+from tunesmith.db.tables import files as table
 
 BOUNDARY = "xyz"
 FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -19,7 +23,12 @@ def part(name, value, filename=None):
     return f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'.encode() + value + b"\r\n"
 
 
+def expiry(seconds):
+    return part("expires_after[anchor]", b"created_at") + part("expires_after[seconds]", seconds)
+
+
 END = f"--{BOUNDARY}--\r\n".encode()
+PURPOSE = part("purpose", b"fine-tune")
 
 
 def blobs(served):
@@ -77,7 +86,13 @@ def test_a_form_in_another_order_and_without_a_length_is_read(served):
         (part("purpose", b"fine-tune") + END, "file"),
         (part("purpose", b"fine-tune") + part("file", b"abc", "x.jsonl"), "file"),
         (part("purpose", b"fine-tune") + part("file", b"a", "x") + part("file", b"b", "y") + END, "file"),
-        (part("expires_after[anchor]", b"created_at") + part("file", b"a", "x") + END, "expires_after[anchor]"),
+        (part("purpose", b"batch_output") + part("file", b"abc", "x.jsonl") + END, "purpose"),
+        (PURPOSE + part("expires_after[anchor]", b"created_at") + part("file", b"a", "x") + END, "expires_after[seconds]"),
+        (PURPOSE + part("expires_after[seconds]", b"3600") + part("file", b"a", "x") + END, "expires_after[anchor]"),
+        (PURPOSE + expiry(b"3599") + part("file", b"a", "x") + END, "expires_after[seconds]"),
+        (PURPOSE + expiry(b"2592001") + part("file", b"a", "x") + END, "expires_after[seconds]"),
+        (PURPOSE + expiry(b"1e4") + part("file", b"a", "x") + END, "expires_after[seconds]"),
+        (PURPOSE + part("colour", b"red") + part("file", b"a", "x") + END, "colour"),
         (part("purpose", b"x" * 100_000) + part("file", b"a", "x") + END, "purpose"),
         (b"no form at all", "file"),
         (b"", "file"),
@@ -128,3 +143,63 @@ def test_a_download_is_never_shown_as_a_page(client):
     headers = client.files.content(made.id).response.headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["content-disposition"].startswith("attachment")
+
+
+def test_a_file_goes_when_its_time_is_over(client, served):
+    made = client.files.create(
+        file=("a.jsonl", b"for an hour"), purpose="evals", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    sha256 = hashlib.sha256(b"for an hour").hexdigest()
+    assert made.expires_at == made.created_at + 3600
+    assert client.files.retrieve(made.id).expires_at == made.expires_at
+    sweep(served.desk.database, served.desk.store)
+    assert client.files.content(made.id).read() == b"for an hour"
+    with served.desk.database.write() as connection:
+        connection.execute(update(table).where(table.c.id == made.id).values(expires=1))
+    assert made.id not in [file.id for file in client.files.list()]
+    for call in (client.files.retrieve, client.files.content, client.files.delete):
+        with pytest.raises(openai.NotFoundError):
+            call(made.id)
+    assert sha256 in blobs(served)
+    assert sweep(served.desk.database, served.desk.store) == 1
+    assert sha256 not in blobs(served)
+
+
+def test_what_the_server_makes_can_be_read_like_any_file(client, served):
+    blob = served.desk.store.put([b"step,train_loss"])
+    with served.desk.database.write() as connection:
+        files.add(connection, files.File("file-made", "metrics.csv", "fine-tune-results", blob.num_bytes, blob.sha256, 1))
+    assert [file.id for file in client.files.list(purpose="fine-tune-results")] == ["file-made"]
+    assert client.files.content("file-made").read() == b"step,train_loss"
+    client.files.delete("file-made")
+
+
+def test_a_file_of_another_project_is_not_there(client, served):
+    with served.desk.database.write() as connection:
+        other = projects.create(connection, "other").id
+        _, text = keys.create(connection, "foreign", project=other)
+    foreign = served.client(api_key=text)
+    made = client.files.create(file=("a.jsonl", b"mine"), purpose="evals")
+    assert foreign.files.list().data == []
+    for call in (foreign.files.retrieve, foreign.files.content, foreign.files.delete):
+        with pytest.raises(openai.NotFoundError, match="No such File object"):
+            call(made.id)
+    assert client.files.content(made.id).read() == b"mine"
+
+
+def test_a_blob_that_a_kill_left_without_a_row_is_found_and_taken_away(client, served):
+    made = client.files.create(file=("a.jsonl", b"has a row"), purpose="evals")
+    lost = served.desk.store.put([b"has none"]).sha256
+    (served.desk.store.root / ".half.new").write_bytes(b"half of")
+    assert search(served.desk.database, served.desk.store) == 0
+    assert lost in blobs(served)
+    search(served.desk.database, served.desk.store, seconds=0)
+    assert lost not in blobs(served)
+    assert ".half.new" not in blobs(served)
+    assert client.files.content(made.id).read() == b"has a row"
+
+
+@pytest.mark.parametrize("limit", [0, 10_001, "many"])
+def test_a_limit_that_openai_would_not_take_is_refused(served, limit):
+    status, _, body = served.request("GET", f"/v1/files?limit={limit}")
+    assert (status, body["error"]["param"]) == (400, "limit")

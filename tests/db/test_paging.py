@@ -2,10 +2,11 @@
 
 import pytest
 
-from tunesmith.db import files
+from tunesmith.db import blobs, files
 from tunesmith.db.files import File
 from tunesmith.db.migrate import open_database
 from tunesmith.errors import InvalidRequest
+from tunesmith.types import DEFAULT_PROJECT
 
 
 @pytest.fixture
@@ -22,20 +23,22 @@ def connection(tmp_path):
 def test_pages_join_to_the_whole_list(connection, order, expected):
     seen, after, has_more = [], None, True
     while has_more:
-        page, has_more = files.list_page(connection, after=after, limit=2, order=order, purpose=None)
+        page, has_more = files.list_page(connection, DEFAULT_PROJECT, after=after, limit=2, order=order, purpose=None)
         seen += [file.id for file in page]
         after = seen[-1]
     assert seen == [f"file-{index}" for index in expected]
 
 
 def test_a_filter_holds_across_pages_and_an_unknown_cursor_is_an_error(connection):
-    page, has_more = files.list_page(connection, after="file-1", limit=10, order="asc", purpose="fine-tune")
+    page, has_more = files.list_page(connection, DEFAULT_PROJECT, after="file-1", limit=10, order="asc", purpose="fine-tune")
     assert ([file.id for file in page], has_more) == (["file-3", "file-4"], False)
     with pytest.raises(InvalidRequest, match="no 'nobody'"):
-        files.list_page(connection, after="nobody", limit=10, order="asc", purpose=None)
+        files.list_page(connection, DEFAULT_PROJECT, after="nobody", limit=10, order="asc", purpose=None)
 
 
 def test_a_blob_is_nobodys_only_when_its_last_file_is_gone(connection):
     for index in range(4):
-        assert files.remove(connection, f"file-{index}")[1] is False
-    assert files.remove(connection, "file-4")[1] is True
+        files.remove(connection, f"file-{index}", DEFAULT_PROJECT)
+        assert blobs.is_used(connection, "00")
+    files.remove(connection, "file-4", DEFAULT_PROJECT)
+    assert blobs.unused(connection, ["00", "00"]) == ["00"]

@@ -1,5 +1,6 @@
 """Around every request, in pure ASGI (a BaseHTTPMiddleware would hide that a client left): its id, its size, its last resort."""
 
+import re
 import secrets
 
 import structlog
@@ -9,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunesmith.api import errors
+from tunesmith.schemas.files import MAX_PART_BYTES
 
 log = structlog.get_logger("tunesmith.api")
 
@@ -16,6 +18,7 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 """Largest body that is not an upload: a conversation of a few million characters."""
 MULTIPART_BYTES = 1024 * 1024
 """What a form may hold beside its file."""
+PART_PATH = re.compile("/v1/uploads/[^/]+/parts")
 
 
 class Boundary:
@@ -58,7 +61,7 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        limit = self._max_upload_bytes if scope["path"] == "/v1/files" else MAX_BODY_BYTES
+        limit = self._limit(scope["path"])
         message = f"The request is larger than {limit} bytes."
         declared = Headers(scope=scope).get("content-length", "0")
         if not declared.isdigit() or int(declared) > limit:
@@ -75,3 +78,8 @@ class BodyLimit:
             return received
 
         await self._app(scope, counted, send)
+
+    def _limit(self, path: str) -> int:
+        if PART_PATH.fullmatch(path):
+            return MAX_PART_BYTES + MULTIPART_BYTES
+        return self._max_upload_bytes if path == "/v1/files" else MAX_BODY_BYTES

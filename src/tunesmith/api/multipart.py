@@ -23,35 +23,38 @@ class Form:
     filename: str | None = None
 
 
-def file_chunks(body: Iterable[bytes], content_type: str, form: Form, check: Callable[[Form], None]) -> Iterator[bytes]:
-    """The bytes of the form's `file`, as they come; `form` is filled on the way and handed to `check` at the end.
+def file_chunks(
+    body: Iterable[bytes], content_type: str, form: Form, check: Callable[[Form], None], *, part: str = "file"
+) -> Iterator[bytes]:
+    """The bytes of the form's `part`, as they come; `form` is filled on the way and handed to `check` at the end.
 
-    Raises InvalidRequest for a form that cannot be read, has no file, or does not end.
+    Raises InvalidRequest for a form that cannot be read, lacks the part, or does not end.
     """
-    parser = _Parser(_boundary(content_type), form)
+    parser = _Parser(_boundary(content_type, part), form, part)
     for data in body:
         parser.feed(data)
         yield from parser.take()
     if not parser.is_complete:
-        raise InvalidRequest("The upload ended in the middle of the form.", hint="Send it again.", param="file")
+        raise InvalidRequest("The upload ended in the middle of the form.", hint="Send it again.", param=part)
     if form.filename is None:
-        raise InvalidRequest("The form holds no file.", hint="Send it as the part `file`.", param="file")
+        raise InvalidRequest("The form holds no file.", hint=f"Send it as the part `{part}`.", param=part)
     check(form)
 
 
-def _boundary(content_type: str) -> bytes:
+def _boundary(content_type: str, part: str) -> bytes:
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or b"boundary" not in options:
-        raise InvalidRequest("An upload is sent as multipart/form-data.", hint="See docs/files.md.", param="file")
+        raise InvalidRequest("An upload is sent as multipart/form-data.", hint="See docs/files.md.", param=part)
     return options[b"boundary"]
 
 
 class _Parser:
     """The push parser's callbacks: which part we are in, and where its bytes go."""
 
-    def __init__(self, boundary: bytes, form: Form):
+    def __init__(self, boundary: bytes, form: Form, file_part: str):
         self.is_complete = False
         self._form = form
+        self._file_part = file_part
         self._headers: dict[bytes, bytes] = {}
         self._name, self._value = b"", b""
         self._part: str | None = None
@@ -71,13 +74,13 @@ class _Parser:
                 "on_end": self._on_end,
             })
         except FormParserError as error:
-            raise InvalidRequest("The form's boundary cannot be used.", hint="Use a shorter one.", param="file") from error
+            raise InvalidRequest("The form's boundary cannot be used.", hint="Use a shorter one.", param=file_part) from error
 
     def feed(self, data: bytes) -> None:
         try:
             self._parser.write(data)
         except FormParserError as error:
-            raise InvalidRequest("The form cannot be read.", hint="Send multipart/form-data.", param="file") from error
+            raise InvalidRequest("The form cannot be read.", hint="Send multipart/form-data.", param=self._file_part) from error
 
     def take(self) -> list[bytes]:
         chunks, self._chunks = self._chunks, []
@@ -87,7 +90,7 @@ class _Parser:
         self._headers = {}
         self._num_parts += 1
         if self._num_parts > MAX_PARTS:
-            raise InvalidRequest(f"The form has more than {MAX_PARTS} parts.", hint="Send `file` and `purpose`.")
+            raise InvalidRequest(f"The form has more than {MAX_PARTS} parts.", hint="Send the file and its few fields.")
 
     def _on_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -102,11 +105,11 @@ class _Parser:
     def _on_headers(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b"").decode("latin-1"))
         self._part = options.get(b"name", b"").decode("utf-8", "replace")
-        self._is_file = self._part == "file"
+        self._is_file = self._part == self._file_part
         self._field = bytearray()
         if self._is_file:
             if self._form.filename is not None:
-                raise InvalidRequest("The form holds more than one file.", hint="Send one at a time.", param="file")
+                raise InvalidRequest("The form holds more than one file.", hint="Send one at a time.", param=self._file_part)
             self._form.filename = options.get(b"filename", b"").decode("utf-8", "replace") or "upload"
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:

@@ -70,7 +70,42 @@ files = Table(
     Column("project", String, nullable=False),
     Column("filename", String, nullable=False),
     Column("purpose", String, nullable=False),
-    Column("num_bytes", Integer, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("sha256", String, nullable=False, index=True),
+    Column("created", Integer, nullable=False),
+    Column("expires", Integer),
+    Index("files_by_project", "project", "num"),
+    Index("files_by_expiry", "expires"),
+    sqlite_autoincrement=True,
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("filename", String, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("status", String, nullable=False),
+    Column("created", Integer, nullable=False),
+    Column("expires", Integer, nullable=False),
+    # of the file that the upload becomes: how long it stays, its id, and the parts it was made of
+    Column("file_seconds", Integer),
+    Column("file_id", String),
+    Column("part_ids", JSON),
+    Index("uploads_by_expiry", "status", "expires"),
+    sqlite_autoincrement=True,
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("upload_id", String, nullable=False, index=True),
+    Column("num_bytes", BigInteger, nullable=False),
     Column("sha256", String, nullable=False, index=True),
     Column("created", Integer, nullable=False),
     sqlite_autoincrement=True,

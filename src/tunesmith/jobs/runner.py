@@ -1,39 +1,38 @@
-"""The supervisor: takes jobs from the queue, one at a time, and sees each through to its end with child processes.
+"""The supervisor: takes jobs from the queue, and sees each through to its end with child processes. One lane for each kind.
 
-Start is recovery: what an earlier server left behind is claimed like any other job once its lease is over. Two threads: one
-validates the files of new jobs, one runs a worker, tails its events into rows and keeps the lease.
+Start is recovery: what an earlier server left behind is claimed like any other job once its lease is over. A lane has one thread
+that checks new jobs, and one for each job that may run at once, which starts a worker, tails its events into rows and keeps the
+lease. What is checked, and what becomes of a result, stands in checks.py and outcomes.py.
 """
 
 import subprocess
-import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
-from tunesmith.db import files
 from tunesmith.db.jobs import Job
-from tunesmith.db.models import FineTuned
-from tunesmith.errors import Fenced, InvalidRequest, NotFound, StorageFull, TunesmithError
-from tunesmith.jobs import child, prepare, result_file
-from tunesmith.jobs.names import fine_tuned_id
+from tunesmith.errors import InvalidRequest, NotFound, StorageFull, TrainingFailed, TunesmithError
+from tunesmith.jobs import child
+from tunesmith.jobs.checks import CHECKS, Place
+from tunesmith.jobs.keys import SCOPES, passing_key
+from tunesmith.jobs.loops import Loops
+from tunesmith.jobs.outcomes import OUTCOMES
 from tunesmith.jobs.queue import Queue
 from tunesmith.jobs.tail import Tail
-from tunesmith.models.artifact import read_adapter
-from tunesmith.recipes.run import parse
 from tunesmith.runfolder import Event, RunFolder
 from tunesmith.settings import Settings
 from tunesmith.store import BlobStore
-from tunesmith.types import Wanted, unix_now
+from tunesmith.types import JobKind, Wanted
 
 TICK_SECONDS = 0.1
 """How often a running worker's events and the job's wanted state are looked at."""
-IDLE_SECONDS = 0.5
-"""How often the queue is looked at when nothing woke the supervisor (a job may be ordered from the command line)."""
 CANCEL_SECONDS = 10.0
 """How long a worker has to obey a cancellation before it is killed."""
+FINISH_SECONDS = 600.0
+"""The same where a cancelled job finishes what is under way."""
 DRAIN_SECONDS = 12.0
 """How long a worker has to write a checkpoint when the server stops."""
 
@@ -41,94 +40,63 @@ log = structlog.get_logger("tunesmith.supervisor")
 
 
 class Supervisor:
-    """Owns the two threads; `start` returns at once, `stop` when the worker is gone."""
+    """Owns the threads; `start` returns at once, `stop` when the workers are gone."""
 
     def __init__(
         self, settings: Settings, queue: Queue, store: BlobStore, on_training: Callable[[bool], None] = lambda is_training: None
     ):
-        """`on_training` is called in a thread of ours, with True when a worker starts and with False when it has ended."""
+        """`on_training` is called in a thread of ours, with True when a training starts and with False when it has ended."""
         self._settings = settings
-        self._dirs = settings.dirs
         self._queue = queue
-        self._store = store
+        self._place = Place(settings.dirs, queue.database, store)
         self._on_training = on_training
         self._owner = child.identity()
-        self._stopping = threading.Event()
-        self._wakes = (threading.Event(), threading.Event())
-        loops = ((self._validate_one, self._wakes[0], "validate"), (self._run_one, self._wakes[1], "run"))
-        self._threads = [threading.Thread(target=self._loop, args=loop, name=f"supervisor-{loop[2]}") for loop in loops]
+        lanes: dict[JobKind, int] = {"fine_tuning": 1, "batch": settings.max_batches, "eval_run": settings.max_eval_runs}
+        works: list[tuple[str, Callable[[], bool]]] = []
+        for kind, num_at_once in lanes.items():
+            works.append((f"check-{kind}", partial(self._check_one, kind)))
+            works += [(f"run-{kind}-{number}", partial(self._run_one, kind)) for number in range(num_at_once)]
+        self._loops = Loops(works)
+        self._stopping = self._loops.stopping
+        self.wake = self._loops.wake
 
     def start(self) -> None:
         freed = self._queue.expire(child.is_alive)
         if freed:
             log.info("jobs of a lost server are taken over", num_jobs=freed)
-        for thread in self._threads:
-            thread.start()
+        self._loops.start()
 
     def stop(self) -> None:
-        """Lets the worker write a checkpoint, ends it, and gives its job back to the queue."""
-        self._stopping.set()
-        self.wake()
-        for thread in self._threads:
-            thread.join()
+        """Lets the workers write a checkpoint, ends them, and gives their jobs back to the queue."""
+        self._loops.stop()
 
-    def wake(self) -> None:
-        """There may be something to do."""
-        for wake in self._wakes:
-            wake.set()
+    # -- checking -----------------------------------------------------------------------------------------------------
 
-    def _loop(self, work: Callable[[], bool], wake: threading.Event, name: str) -> None:
-        while not self._stopping.is_set():
-            wake.clear()
-            try:
-                worked = work()
-            except Fenced as error:
-                log.warning("a job went to another supervisor", reason=str(error))
-                continue
-            except Exception:  # a thread's outermost boundary: one bad job must not stop the others
-                log.exception("the supervisor met an unexpected error", loop=name)
-                worked = False
-            if worked:
-                self.wake()
-            else:
-                wake.wait(IDLE_SECONDS)
-
-    # -- validation ---------------------------------------------------------------------------------------------------
-
-    def _validate_one(self) -> bool:
-        job = self._queue.claim_unchecked(self._owner)
+    def _check_one(self, kind: JobKind) -> bool:
+        job = self._queue.claim_unchecked(self._owner, kind)
         if job is None:
             return False
         try:
-            recipe = parse(job.recipe)
-            folder = RunFolder(self._dirs.run(job.id))
-            sources = self._sources(job)
-            prepare.lay_out(folder, recipe, sources)
-            self._queue.accept(job, num_rows=prepare.check(folder, recipe, sources))
+            checked = CHECKS[kind](job, self._place)
         except (InvalidRequest, NotFound, StorageFull) as error:
-            self._queue.fail(job, _error(error))
+            self._fail(job, error)
+            return True
+        if checked.error is None:
+            self._queue.accept(job, num_rows=checked.num_rows, facts=checked.facts)
+        else:
+            self._queue.fail(job, checked.error)
         return True
 
-    def _sources(self, job: Job) -> list[prepare.Source]:
-        data = job.recipe["data"]
-        sources = []
-        for param, file_id, key in (
-            ("training_file", job.order["training_file"], "train"),
-            ("validation_file", job.order.get("validation_file"), "validation"),
-        ):
-            if file_id is not None:
-                with self._queue.database.read() as connection:
-                    file = files.get(connection, file_id)
-                sources.append(prepare.Source(param, data[key], file, self._store.path(file.sha256)))
-        return sources
+    def _fail(self, job: Job, error: TunesmithError) -> None:
+        self._queue.fail(job, {"code": error.code, "message": str(error), "param": error.param})
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def _run_one(self) -> bool:
-        job = self._queue.claim(self._owner)
+    def _run_one(self, kind: JobKind) -> bool:
+        job = self._queue.claim(self._owner, kind)
         if job is None:
             return False
-        folder = RunFolder(self._dirs.run(job.id))
+        folder = self._place.folder(job)
         for attempt in folder.attempts():
             Tail(self._queue.database, folder, job, attempt).read()
         held: Job | None = job
@@ -142,21 +110,34 @@ class Supervisor:
             self._finish(folder, job)
             return None
         output = folder.attempt(job.attempt) / "worker.log"
-        try:
-            folder.order(job.wanted, job.attempt)
-            process = child.start_worker(folder.root, job.attempt, self._dirs.models, output)
-        except (OSError, StorageFull) as error:
-            self._queue.fail(job, {"code": "worker_failed", "message": f"The worker could not start: {error}", "param": None})
-            return None
-        log.info("worker started", job=job.id, attempt=job.attempt, pid=process.pid)
-        self._on_training(True)
-        try:
-            last = self._watch(process, folder, job)
-        finally:
-            child.end(process)
-            self._on_training(False)
+        with self._environment(job) as environment:
+            try:
+                folder.order(job.wanted, job.attempt)
+                process = child.start_worker(folder.root, job.attempt, self._settings.dirs.models, output, environment)
+            except (OSError, StorageFull) as error:
+                message = f"The worker could not start: {error}"
+                self._queue.fail(job, {"code": "worker_failed", "message": message, "param": None})
+                return None
+            log.info("worker started", job=job.id, attempt=job.attempt, pid=process.pid)
+            try:
+                last = self._watch(process, folder, job)
+            finally:
+                child.end(process)
         log.info("worker ended", job=job.id, attempt=job.attempt, status=process.returncode)
         return self._conclude(folder, job, last, child.describe(process.returncode, output))
+
+    @contextmanager
+    def _environment(self, job: Job) -> Iterator[dict[str, str]]:
+        """What a worker of this kind is told beside its folder. A training makes the engine step back while it lasts."""
+        if job.kind in SCOPES:
+            with passing_key(self._queue.database, job) as key:
+                yield {"TUNESMITH_BASE_URL": self._settings.own_url, "TUNESMITH_JOB_KEY": key}
+            return
+        self._on_training(True)
+        try:
+            yield {}
+        finally:
+            self._on_training(False)
 
     def _watch(self, process: subprocess.Popen[bytes], folder: RunFolder, job: Job) -> Event | None:
         """Until the worker ends: its events to rows, its orders to control.json. The event that says how it ended, if any.
@@ -173,10 +154,11 @@ class Supervisor:
             now = time.monotonic()
             if ended or now > deadline:
                 return last
-            wanted = self._wanted(self._queue.look(job))
+            found = self._queue.look(job)
+            wanted = self._wanted(found)
             if wanted != ordered:
                 folder.order(wanted, job.attempt)
-                ordered, deadline = wanted, now + self._patience(wanted)
+                ordered, deadline = wanted, now + self._patience(wanted, found)
             if now - beat > self._queue.lease_seconds / 3:
                 self._queue.heartbeat(job)
                 beat = now
@@ -187,9 +169,10 @@ class Supervisor:
             return "cancel"
         return "pause" if self._stopping.is_set() else job.wanted
 
-    def _patience(self, wanted: Wanted) -> float:
+    def _patience(self, wanted: Wanted, job: Job) -> float:
+        """Seconds that a worker has to obey."""
         if wanted == "cancel":
-            return CANCEL_SECONDS
+            return CANCEL_SECONDS if job.status == "cancelled" else FINISH_SECONDS
         return DRAIN_SECONDS if self._stopping.is_set() else float("inf")
 
     def _conclude(self, folder: RunFolder, job: Job, last: Event | None, reason: str) -> Job | None:
@@ -211,25 +194,10 @@ class Supervisor:
         return None
 
     def _finish(self, folder: RunFolder, job: Job) -> None:
-        """The run's adapter becomes a model. Nothing is published when the job was cancelled or taken over meanwhile."""
-        result = folder.result() or {}
+        """What the run made is registered. Nothing is published when the job was cancelled or taken over meanwhile."""
         try:
-            adapter = read_adapter(folder.root / result["adapter"]["path"])
-        except (NotFound, InvalidRequest) as error:
-            self._queue.fail(job, {"code": "adapter_invalid", "message": str(error), "param": None})
+            outcome = OUTCOMES[job.kind](job, self._place, folder.result() or {})
+        except (TrainingFailed, StorageFull) as error:
+            self._fail(job, error)
             return
-        model = FineTuned(
-            id=fine_tuned_id(job.order["model"], job.order["suffix"], job.id),
-            base=job.order["model"],
-            quantization=adapter.quantization,
-            path=str(Path(adapter.path).relative_to(self._dirs.root)),
-            content_hash=adapter.content_hash,
-            job_id=job.id,
-            created=unix_now(),
-            project=job.project,
-        )
-        self._queue.succeed(job, result, model, result_file.make(self._queue.database, self._store, job))
-
-
-def _error(error: TunesmithError) -> dict[str, Any]:
-    return {"code": error.code, "message": str(error), "param": error.param}
+        self._queue.finish(job, outcome)
