@@ -270,3 +270,78 @@ stored = Table(
     Index("stored_by_status", "kind", "status"),
     sqlite_autoincrement=True,
 )
+
+evals = Table(
+    "evals",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("name", String, nullable=False),
+    # as the client sent them: what rows look like, and the graders
+    Column("config", JSON, nullable=False),
+    Column("criteria", JSON, nullable=False),
+    Column("metadata", JSON),
+    Column("created", Integer, nullable=False),
+    Column("updated", Float, nullable=False),
+    Index("evals_by_project", "project", "num"),
+    Index("evals_by_change", "project", "updated", "num"),
+    sqlite_autoincrement=True,
+)
+
+eval_items = Table(
+    "eval_items",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("run_id", ForeignKey("jobs.id"), nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("status", String, nullable=False),
+    Column("results", JSON, nullable=False),
+    Column("usage", JSON, nullable=False),
+    Column("item", JSON, nullable=False),
+    Column("sample", JSON, nullable=False),
+    Column("created", Integer, nullable=False),
+    UniqueConstraint("run_id", "row", name="one_item_per_row"),
+    Index("eval_items_by_run", "run_id", "num"),
+    Index("eval_items_by_status", "run_id", "status", "num"),
+    sqlite_autoincrement=True,
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("project", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("url", String, nullable=False),
+    Column("event_types", JSON, nullable=False),
+    # what the signing secret is derived from, with the server's own; the one before it, and until when it signs too
+    Column("salt", String, nullable=False),
+    Column("old_salt", String),
+    Column("old_until", Integer),
+    Column("created", Integer, nullable=False),
+    Column("updated", Integer, nullable=False),
+    Index("webhooks_by_project", "project", "num"),
+    sqlite_autoincrement=True,
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("num", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("webhook_id", ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("type", String, nullable=False),
+    Column("body", String, nullable=False),
+    Column("created", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_try", Float),
+    Column("delivered", Integer),
+    Column("status_code", Integer),
+    Column("error", String),
+    Index("deliveries_by_webhook", "webhook_id", "num"),
+    Index("deliveries_by_next_try", "next_try"),
+    sqlite_autoincrement=True,
+)
