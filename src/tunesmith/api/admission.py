@@ -16,7 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from tunesmith.api.auth import Callers
 from tunesmith.api.limits import Account, Refusal, Spent, first_of_month, today
 from tunesmith.api.meter import Meter
-from tunesmith.api.scopes import check_model
+from tunesmith.api.scopes import REQUEST, check_model, check_scope
 from tunesmith.db import jobs, usage
 from tunesmith.db.keys import Key
 from tunesmith.db.session import Database
@@ -148,7 +148,8 @@ class Admission:
         self.meter = meter
 
     async def admit(self, key: Key, target: Target, path: str, body: dict[str, Any]) -> Ticket:
-        """Raises Forbidden for a model that the key may not ask, RateLimited and QuotaExceeded with when to ask again."""
+        """Raises Forbidden for a key that may not ask this model, RateLimited and QuotaExceeded with when to ask again."""
+        check_scope(key, REQUEST)
         check_model(key, target.model_id, target.base)
         accounts = [account for account in (await self._of_key(key), await self._of_project(key.project)) if account is not None]
         reserved = estimate(path, body)

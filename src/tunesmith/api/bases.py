@@ -10,14 +10,14 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
-from tunesmith.api.deps import Desk, DeskDep
+from tunesmith.api.deps import Desk, DeskDep, needs
 from tunesmith.errors import NotFound
 from tunesmith.models.catalog import Base, find_base, list_bases
 from tunesmith.schemas.common import Body, Wire
 from tunesmith.schemas.models import EngineStatus
 from tunesmith.serving.routing import EngineState
 
-router = APIRouter(prefix="/v1/bases")
+router = APIRouter(prefix="/v1/bases", dependencies=[needs("bases")])
 
 
 class AddBase(Body):

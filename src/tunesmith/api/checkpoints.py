@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from tunesmith.api.deps import DeskDep, KeyDep
+from tunesmith.api.deps import DeskDep, KeyDep, needs
 from tunesmith.db import models, permissions, projects
 from tunesmith.db.paging import Order
 from tunesmith.db.permissions import Permission
 from tunesmith.errors import InvalidRequest, NotFound
 from tunesmith.schemas.common import Body, Wire, to_list
 
-router = APIRouter(prefix="/v1/fine_tuning/checkpoints")
+router = APIRouter(prefix="/v1/fine_tuning/checkpoints", dependencies=[needs("permissions")])
 
 ORDERS: dict[str, Order] = {"ascending": "asc", "descending": "desc"}
 

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from tunesmith.api.bases import find_offered
-from tunesmith.api.deps import Desk, DeskDep, KeyDep
+from tunesmith.api.deps import Desk, DeskDep, KeyDep, needs, room_for_a_job
 from tunesmith.api.files import find_for_training
 from tunesmith.api.resolve import resolve
+from tunesmith.api.scopes import check_model
 from tunesmith.db import checkpoints, jobs, metrics
 from tunesmith.db.keys import Key
 from tunesmith.errors import InvalidRequest, NotFound
@@ -18,12 +19,12 @@ from tunesmith.schemas.common import to_list
 from tunesmith.schemas.tuning_order import JobCreate, to_order, to_recipe
 from tunesmith.types import new_id, unix_now
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs")
+router = APIRouter(prefix="/v1/fine_tuning/jobs", dependencies=[needs("fine_tuning")])
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-@router.post("")
+@router.post("", dependencies=[room_for_a_job])
 def create(body: JobCreate, desk: DeskDep, key: KeyDep) -> wire.FineTuningJob:
     recipe = read_order(body, desk, key)
     job = jobs.Job(
@@ -41,8 +42,9 @@ def create(body: JobCreate, desk: DeskDep, key: KeyDep) -> wire.FineTuningJob:
 
 
 def read_order(body: JobCreate, desk: Desk, key: Key) -> Recipe:
-    """The recipe of an order whose base and files are there. Raises InvalidRequest."""
+    """The recipe of an order whose base and files are there. Raises InvalidRequest, and Forbidden for a closed base."""
     base = _find_base(desk, body.model, key.project)
+    check_model(key, body.model, base)
     names: dict[str, str | None] = {"training_file": None, "validation_file": None}
     for param in names:
         if (file_id := getattr(body, param)) is not None:

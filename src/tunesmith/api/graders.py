@@ -6,14 +6,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from tunesmith.api.deps import DeskDep, KeyDep
+from tunesmith.api.deps import DeskDep, KeyDep, needs
 from tunesmith.api.judge import DeskJudge
 from tunesmith.api.streams import unless_gone
 from tunesmith.graders.check import check
 from tunesmith.graders.grade import grade
 from tunesmith.schemas import graders as wire
 
-router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
+router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", dependencies=[needs("graders")])
 
 
 @router.post("/run")

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Header
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from tunesmith.api.deps import Desk, DeskDep, KeyDep
+from tunesmith.api.deps import Desk, DeskDep, KeyDep, needs
 from tunesmith.api.fine_tuning import Limit, find_job
 from tunesmith.db import events, jobs
 from tunesmith.db.events import JobEvent
 from tunesmith.schemas.common import to_list
 from tunesmith.schemas.fine_tuning import event_from_row
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs")
+router = APIRouter(prefix="/v1/fine_tuning/jobs", dependencies=[needs("fine_tuning")])
 
 POLL_SECONDS = 0.5
 SILENT_POLLS = 30

@@ -3,10 +3,10 @@
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from tunesmith.api.deps import DeskDep
+from tunesmith.api.deps import DeskDep, needs
 from tunesmith.serving.exposition import merge
 
-router = APIRouter()
+router = APIRouter(dependencies=[needs("metrics.read")])
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 

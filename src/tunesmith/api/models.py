@@ -7,14 +7,14 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from tunesmith.api.bases import offered
-from tunesmith.api.deps import Desk, DeskDep, KeyDep
+from tunesmith.api.deps import Desk, DeskDep, KeyDep, needs
 from tunesmith.db import models
 from tunesmith.errors import InvalidRequest
 from tunesmith.schemas.common import Deleted, to_list
 from tunesmith.schemas.models import Model, from_base, from_row
 from tunesmith.serving.routing import to_target
 
-router = APIRouter(prefix="/v1/models")
+router = APIRouter(prefix="/v1/models", dependencies=[needs("models")])
 
 
 @router.get("")

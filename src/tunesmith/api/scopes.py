@@ -14,7 +14,7 @@ NOUNS = (
 )
 """What belongs to a project."""
 REQUEST = "model.request"
-MANAGING = frozenset({"keys.read", "keys.write", "usage.read"})
+MANAGING = frozenset({"keys.read", "keys.write", "usage.read", "permissions.read", "permissions.write"})
 """What only an owner may do in a project."""
 ORGANIZATION = frozenset({"projects.read", "projects.write", "bases.write", "metrics.read"})
 """What concerns all projects: open to owners of the default project, which is the organization's own."""
