@@ -138,6 +138,7 @@ def _unrecognised(path: Path, waiting: list[Record]) -> InvalidData:
     return InvalidData(
         f"{path.name} has the fields {names[:200] or '(none)'}, which is no known shape.",
         hint="Name them, such as --map question=COLUMN --map answer=COLUMN; docs/data.md lists the shapes.",
+        code="unknown_shape",
     )
 
 
