@@ -61,7 +61,7 @@ def start(data_dir: Path, *flags: str) -> Server:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(log.read_text()[-3000:]) from None
             time.sleep(0.1)
-    made = run("keys", "create", "test", "--data-dir", data_dir, "--json")
+    made = run("keys", "create", "test", "--role", "owner", "--data-dir", data_dir, "--json")
     assert made.returncode == 0, made.stderr
     return Server(process, port, data_dir, json.loads(made.stdout)["key"])
 

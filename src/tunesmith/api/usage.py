@@ -1,9 +1,7 @@
 """/v1/usage: requests and tokens per day, and by key, project, model or adapter; as JSON or CSV."""
 
-import csv
-import io
 from datetime import date, timedelta
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
@@ -14,15 +12,10 @@ from tunesmith.api.limits import today
 from tunesmith.api.projects import reach
 from tunesmith.db import usage
 from tunesmith.db.usage import By
-from tunesmith.errors import InvalidRequest
-from tunesmith.schemas.keys import UsageRow, from_used
+from tunesmith.schemas.usage import DAYS, UsageRow, from_used, to_csv, to_groups
 from tunesmith.types import unix_now
 
 router = APIRouter(prefix="/v1/usage", dependencies=[needs("usage.read")])
-
-GROUPS: tuple[By, ...] = get_args(By)
-DAYS = 30
-"""Shown when no first day is named."""
 
 
 @router.get("")
@@ -46,28 +39,3 @@ def _read(desk: Desk, groups: tuple[By, ...], first: date, last: date, project: 
     with desk.database.read() as connection:
         found = usage.report(connection, by=groups, start=first.isoformat(), end=last.isoformat(), project=project)
     return [from_used(used, groups) for used in found]
-
-
-def to_groups(by: str) -> tuple[By, ...]:
-    """`"key,model"` as a tuple. Raises InvalidRequest."""
-    words = [word.strip() for word in by.split(",") if word.strip()]
-    wrong = [word for word in words if word not in GROUPS]
-    if wrong:
-        hint = f"There are: {', '.join(GROUPS)}."
-        raise InvalidRequest(f"Usage is not counted by {wrong[0][:80]!r}.", hint=hint, param="by", code="invalid_value")
-    return tuple(group for group in GROUPS if group in words)
-
-
-def to_csv(rows: list[UsageRow], groups: tuple[By, ...]) -> str:
-    """A head and a line per row. A name that a spreadsheet would compute is made text."""
-    columns = ["day", *groups, *usage.COUNTS]
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_plain(getattr(row, column)) for column in columns])
-    return text.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

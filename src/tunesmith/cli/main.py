@@ -19,7 +19,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "jobs": ("jobs", "Fine-tuning jobs: list, show, cancel, logs."),
     "models": ("models", "Models: list, show, pull, add, remove."),
     "engines": ("engines", "Engines to serve with: list, install, remove."),
-    "keys": ("keys", "API keys: create, list, revoke."),
+    "projects": ("projects", "Projects: create, list, show, change, archive."),
+    "keys": ("keys", "API keys: create, list, show, rotate, revoke."),
+    "usage": ("usage", "What was used: requests and tokens."),
     "doctor": ("doctor", "What this machine can do, and what follows."),
 }
 """Verb -> (module of tunesmith.cli that has it as `app`, one line of help)."""

@@ -15,16 +15,16 @@ from tunesmith.errors import TunesmithError
 DEFAULT_URL = "http://127.0.0.1:8040/v1"
 
 
-def run_verb(noun: str, verb: str, name: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+def run_verb(noun: str, verb: str, name: str, data_dir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """`tunesmith NOUN VERB NAME --data-dir D --json` in a process of its own."""
-    command = [sys.executable, "-m", "tunesmith", noun, verb, name, "--data-dir", str(data_dir), "--json"]
+    command = [sys.executable, "-m", "tunesmith", noun, verb, name, *flags, "--data-dir", str(data_dir), "--json"]
     return subprocess.run(command, capture_output=True, text=True)
 
 
 @contextmanager
 def passing_key(data_dir: Path, name: str) -> Iterator[str]:
     """A key that is revoked at the end, for a verb on the server's own machine. Raises TunesmithError if none can be made."""
-    made = run_verb("keys", "create", name, data_dir)
+    made = run_verb("keys", "create", name, data_dir, "--role", "owner")
     if made.returncode:
         raise TunesmithError(f"No key could be made in {data_dir}: {made.stderr.strip()}", hint="Pass one with --key.")
     key = json.loads(made.stdout)

@@ -1,4 +1,4 @@
-"""Projects, keys and usage on the wire: our own nouns, in OpenAI's manner. The text of a key is shown once, when it is made."""
+"""Projects and keys on the wire: our own nouns, in OpenAI's manner. The text of a key is shown once, when it is made."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,6 @@ from pydantic import Field
 
 from tunesmith.db.keys import Key
 from tunesmith.db.projects import Project
-from tunesmith.db.usage import Used
 from tunesmith.schemas.common import Body, Wire
 from tunesmith.types import Limits, Role
 
@@ -90,21 +89,6 @@ class NewKey(KeyObject):
     key: str
 
 
-class UsageRow(Wire):
-    """Of one day. What the report is not grouped by is None."""
-
-    object: Literal["usage"] = "usage"
-    day: str
-    project: str | None
-    key: str | None
-    model: str | None
-    adapter: str | None
-    requests: int
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-
-
 def to_limits(body: LimitsBody | None) -> Limits | None:
     return None if body is None else body.model_dump(exclude_none=True)
 
@@ -125,12 +109,3 @@ def from_key(key: Key) -> KeyObject:
 
 def to_new_key(key: Key, text: str) -> NewKey:
     return NewKey(**from_key(key).model_dump(), key=text)
-
-
-def from_used(used: Used, by: tuple[str, ...]) -> UsageRow:
-    return UsageRow(
-        day=used.day, requests=used.requests, input_tokens=used.input_tokens, cached_tokens=used.cached_tokens,
-        output_tokens=used.output_tokens,
-        project=used.project if "project" in by else None, key=used.key if "key" in by else None,
-        model=used.model if "model" in by else None, adapter=used.adapter if "adapter" in by else None,
-    )  # fmt: skip
