@@ -12,7 +12,7 @@ from tests.engine.engines import Engine, make_prompts, save_base
 from tunesmith.data.skills import BANDS, SKILLS
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.engine import int8
-from tunesmith.engine.int8 import PACKED_ROWS, Int8Weight
+from tunesmith.engine.int8 import PACKED_ROWS, Int8Weight, WideInt8Weight, int8_weight
 from tunesmith.models.artifact import AdapterInfo
 from tunesmith.models.catalog import Base, find_base
 
@@ -69,6 +69,25 @@ def test_a_weight_is_within_half_a_step_of_its_own() -> None:
     back = Int8Weight(plain)(torch.eye(64).repeat(2, 1))[:64].t()
     steps = plain.abs().amax(1, keepdim=True) / 127
     assert ((back - plain).abs() <= steps * 0.51 + steps * 127 / 256).all()
+
+
+@pytest.mark.skipif(int8._whole_product is None, reason="this processor has no VNNI")
+def test_a_wide_weight_is_multiplied_in_whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(300, 64)
+    weight[:, 5] = 9  # sums that instructions of sixteen bits would cut off
+    x = torch.randn(60, 64)
+    x[:, 5], x[3], x[4] = 50, 0, float("nan")
+    exact = Int8Weight(weight)(x)
+    monkeypatch.setattr(int8, "WIDE", weight.numel())
+    wide = int8_weight(weight)
+    assert isinstance(wide, WideInt8Weight)
+    for count in (1, 8, 60):
+        found = wide(x[:count])
+        fine = [n for n in range(count) if n != 4]
+        assert float((found[fine] - exact[fine]).abs().max()) < 1e-4 * float(exact[fine].abs().max())
+        assert count < 5 or bool(found[4].isnan().all())
+    assert not found[3].any()
 
 
 def test_adapters_work_on_it_and_other_architectures_too(

@@ -16,7 +16,7 @@ from torch.nn.functional import embedding, scaled_dot_product_attention
 from tunesmith.engine.adapters import Grouping, Lora, Target
 from tunesmith.engine.batch import Batch, Group, visible
 from tunesmith.engine.cache import RowCache
-from tunesmith.engine.int8 import Int8Weight
+from tunesmith.engine.int8 import int8_weight
 from tunesmith.engine.matmul import Weight, fastest
 
 Weights = Mapping[str, torch.Tensor]
@@ -66,7 +66,7 @@ class Linears:
         for name, part in zip(names, parts, strict=True):
             self.targets[name] = Target(lora, first, (len(part), part.shape[1]), kept.get(name))
             first += len(part)
-        return Linear(Int8Weight(whole) if self._quantize == "int8" else fastest(whole), bias_O, lora)
+        return Linear(int8_weight(whole) if self._quantize == "int8" else fastest(whole), bias_O, lora)
 
 
 @dataclass(frozen=True)
