@@ -19,7 +19,7 @@ BROAD_EXCEPT: dict[str, str] = {
     "worker.py": "a process boundary: whatever a run dies of becomes its last event",
     "api/middleware.py": "a process boundary: a client gets OpenAI's error body, the log gets the traceback",
     "engine/core.py": "the boundary between one request and the others: one that fails fails alone",
-    "jobs/runner.py": "a thread's outermost boundary: one bad job must not stop the others",
+    "jobs/loops.py": "a thread's outermost boundary: one bad job must not stop the others",
 }
 
 IMPORTS_INSIDE_FUNCTIONS = ("cli/", "worker.py", "__init__.py")

@@ -76,9 +76,13 @@ class RunFolder:
 
     def create(self, recipe: Part) -> "RunFolder":
         """The folder with the recipe of a job of any kind."""
+        return self.create_as(recipe.model_dump(mode="json"))
+
+    def create_as(self, recipe: dict[str, Any]) -> "RunFolder":
+        """The same from a recipe as JSON, as a job's row holds it."""
         for folder in (self.root, self.checkpoints, self.artifacts, self.root / "attempts"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(self.root / "recipe.json", recipe.model_dump_json(indent=1).encode())
+        write_atomically(self.root / "recipe.json", json.dumps(recipe, indent=1).encode())
         return self
 
     def recipe(self) -> Recipe:

@@ -84,6 +84,12 @@ class Settings(BaseModel):
     """Let vLLM serve adapters that were trained on NF4 on the full-precision base: nearly what was trained, not quite."""
     lease_seconds: float = 30.0
     """How long a worker may be silent before another attempt takes its job."""
+    max_batches: int = Field(2, ge=1, le=64)
+    """Batches that are worked on at the same time; the others wait."""
+    max_eval_runs: int = Field(2, ge=1, le=64)
+    """Eval runs that are worked on at the same time."""
+    allow_private_webhooks: bool = False
+    """Let webhooks be delivered to addresses of this machine and its networks, and without TLS."""
     max_upload_bytes: int = 512 * 1024 * 1024
     """Largest file; 512 MB is OpenAI's limit."""
 
@@ -108,6 +114,12 @@ class Settings(BaseModel):
                 hint = "Name it like --alias gpt-4o-mini=tunesmith/tiny."
                 raise InvalidRequest(f"{name}={meant} is no alias: only the right one names a model.", hint=hint, param="alias")
         return self
+
+    @property
+    def own_url(self) -> str:
+        """Where a worker on this machine reaches this server. `port` is the real one by then."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
 
     @property
     def dirs(self) -> DataDir:

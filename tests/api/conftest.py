@@ -49,8 +49,8 @@ def serve(settings):
     with database.write() as connection:
         _, key = keys.create(connection, "test")
     database.close()
-    app = create_app(settings)
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        app = create_app(settings.model_copy(update={"port": listening.getsockname()[1]}))
         witness = Witness(app)
         server = uvicorn.Server(uvicorn.Config(witness, log_level="warning", lifespan="on", timeout_graceful_shutdown=5))
         ready = threading.Event()

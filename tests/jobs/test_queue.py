@@ -12,6 +12,7 @@ from tunesmith.db.jobs import MAX_ATTEMPTS, get
 from tunesmith.db.migrate import open_database
 from tunesmith.db.models import FineTuned
 from tunesmith.errors import Fenced, InvalidRequest
+from tunesmith.jobs.outcomes import Outcome
 from tunesmith.jobs.queue import Queue
 
 
@@ -51,10 +52,13 @@ def log_of(queue, name):
         return [event.message for event in events.list_since(connection, name)]
 
 
-def made_by(job):
+def made_by(job, **result):
     """A model, and the file of its numbers."""
     model = FineTuned(f"ft:{job.id}", job.order["model"], "none", "runs/x", "hash", job.id, 1)
-    return model, File(f"file-{job.id}", "step_metrics.csv", "fine-tune-results", 1, "00", 1)
+    numbers = File(f"file-{job.id}", "step_metrics.csv", "fine-tune-results", 1, "00", 1)
+    names = {"fine_tuned_model": model.id, "result_files": [numbers.id]}
+    said = [f"New fine-tuned model created: {model.id}", "The job has successfully completed"]
+    return Outcome(result | names, models=[model], files=[numbers], said=said)
 
 
 def test_jobs_are_claimed_oldest_first_and_each_by_one_of_many(queue):
@@ -99,10 +103,10 @@ def test_a_lease_that_runs_out_goes_to_another_and_the_first_is_fenced(queue, cl
         with pytest.raises(Fenced):
             change(first)
     with pytest.raises(Fenced):
-        queue.succeed(first, {}, *made_by(first))
+        queue.finish(first, made_by(first))
     with pytest.raises(Fenced):
         queue.fail(first, {"code": "x", "message": "x", "param": None})
-    assert queue.succeed(second, {}, *made_by(second)).status == "succeeded"
+    assert queue.finish(second, made_by(second)).status == "succeeded"
 
 
 def test_an_expired_lease_goes_before_the_waiting_jobs(queue, clock):
@@ -156,7 +160,7 @@ def test_cancelling_is_final_from_every_open_state_and_publishes_nothing(queue):
     assert queue.cancel("running").status == "cancelled"
     assert queue.look(job).wanted == "cancel"
     with pytest.raises(Fenced):
-        queue.succeed(job, {}, *made_by(job))
+        queue.finish(job, made_by(job))
     with queue.database.read() as connection:
         assert models.list_all(connection) == []
     queue.let_go(job)
@@ -195,7 +199,7 @@ def test_a_pause_before_validation_is_kept(queue):
 def test_success_tells_the_story_that_openai_tells(queue):
     submit(queue, "job")
     job = queue.claim("a")
-    queue.succeed(job, {"trained_tokens": 5}, *made_by(job))
+    queue.finish(job, made_by(job, trained_tokens=5))
     assert log_of(queue, "job") == [
         "Created fine-tuning job: job",
         "Validating training file: file-1",

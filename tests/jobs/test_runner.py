@@ -117,7 +117,7 @@ def test_a_job_whose_supervisor_is_lost_is_taken_over(tmp_path):
     """The first supervisor dies without a word: here, it never was; its lease is all that is left of it."""
     bench = Bench(tmp_path / "data")
     job_id = bench.order()
-    bench.supervisor._validate_one()
+    bench.supervisor._check_one("fine_tuning")
     lost = bench.queue.claim("nobody:1:0")
     assert lost.id == job_id
     with bench.database.write() as connection:

@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 
 from tunesmith.api import (
     bases,
+    batches,
     chat,
     checkpoints,
     embeddings,
@@ -48,8 +49,8 @@ from tunesmith.settings import Settings
 from tunesmith.store import BlobStore
 
 RESOURCES = (
-    files, uploads, fine_tuning, job_events, checkpoints, graders, models, bases, chat, embeddings, stored, tokens, projects,
-    keys, usage, metrics,
+    files, uploads, fine_tuning, job_events, checkpoints, graders, batches, models, bases, chat, embeddings, stored, tokens,
+    projects, keys, usage, metrics,
 )
 """Their routers; each route declares its scope (`deps.needs`)."""
 

@@ -37,6 +37,9 @@ def serve(
     upstream_key_env: str = typer.Option(None, metavar="NAME", help="Environment variable with the key for --upstream."),
     tensor_parallel: int = typer.Option(None, min=1, help="With --engine vllm: GPUs per engine [default: 1]."),
     quantization: str = typer.Option(None, metavar="Q", help="With --engine vllm: passed on as its --quantization."),
+    allow_private_webhooks: bool = typer.Option(
+        None, "--allow-private-webhooks", help="Deliver webhooks to private addresses, and without TLS, too."
+    ),
     exit_with_parent: bool = typer.Option(False, "--exit-with-parent", help="Stop when the process that started this one ends."),
 ) -> None:
     """Serve the OpenAI-compatible API. Prints one line when it is ready."""
@@ -52,9 +55,11 @@ def serve(
         quantization=quantization, aliases=_whole_paths(to_aliases(alias)) if alias else None,
         embedding_model=_absolute(embedding_model) if embedding_model else None,
         moderation_model=_absolute(moderation_model) if moderation_model else None,
+        allow_private_webhooks=allow_private_webhooks,
     )
     # The port first: when it is taken, nothing has been made yet.
     with _listen(settings.host, settings.port) as listening:
+        settings = settings.model_copy(update={"port": listening.getsockname()[1]})
         with answering_while_loading(listening):
             _check(settings)
             _first_key(settings)

@@ -185,6 +185,12 @@ def revoke(connection: Connection, id_or_name: str) -> Key:
     return get(connection, key.id, None)
 
 
+def revoke_named(connection: Connection, name: str, project: str) -> None:
+    """Revokes all working keys of that name in the project; there may be none."""
+    mine = (keys.c.name == name) & (keys.c.project == project) & keys.c.revoked.is_(None)
+    connection.execute(update(keys).where(mine).values(revoked=unix_now()))
+
+
 def rotate(connection: Connection, key: Key, overlap_seconds: int) -> tuple[Key, str]:
     """A successor with the same rights, and its text; the old key works for `overlap_seconds` more, unless it ends before.
 

@@ -21,15 +21,23 @@ BECOME = (
 TERM_SECONDS = 5.0
 
 
-def start_worker(folder: Path, attempt: int, models_dir: Path, log: Path) -> subprocess.Popen[bytes]:
-    """`python -m tunesmith.worker` on a run folder, in a process group of its own; what it prints goes to `log`."""
+def start_worker(
+    folder: Path, attempt: int, models_dir: Path, log: Path, environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """`python -m tunesmith.worker` on a run folder, in a process group of its own; what it prints goes to `log`.
+
+    `environment` is added to this process's own.
+    """
     worker = ["-m", "tunesmith.worker", str(folder), "--attempt", str(attempt), "--models-dir", str(models_dir)]
     command = [sys.executable, "-I", "-S", "-c", BECOME, str(os.getpid()), sys.executable, *worker]
     if not sys.platform.startswith("linux"):
         command = [sys.executable, *worker]
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(log, "ab") as output:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            env=os.environ | (environment or {}),
+        )
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

@@ -4,7 +4,8 @@
            |                       ^  |               |  |
            +--fail--> failed       |  +--pause--> paused  +--fail--> failed
                                    +-----resume------+
-    cancel leads from every state that is not final to `cancelled`, at once.
+    cancel leads from every state that is not final to `cancelled`, at once; but a batch that has begun keeps what it has: its
+    worker is told, and `finish` ends it as cancelled.
 
 A claim is a lease: it holds until `lease_until` and is kept by heartbeats. Its token is a fence: a supervisor that lost its lease
 changes nothing any more (Fenced). Claiming takes two statements, each served by an index: an OR of both would sort the table.
@@ -17,11 +18,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
-from tunesmith.db import events, files, models
+from tunesmith.db import events, webhooks
 from tunesmith.db.jobs import Job, add, from_row, get
 from tunesmith.db.session import Database
 from tunesmith.db.tables import jobs
 from tunesmith.errors import Fenced, InvalidRequest
+from tunesmith.jobs.outcomes import Outcome
+from tunesmith.jobs.words import LINES, PARAM, event_type, line
 from tunesmith.types import JobKind
 
 NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_token": None, "lease_until": None}
@@ -40,23 +43,28 @@ class Queue:
     def submit(self, job: Job) -> Job:
         with self.database.write() as connection:
             add(connection, job)
-            events.say(connection, job.id, f"Created fine-tuning job: {job.id}")
-            events.say(connection, job.id, f"Validating training file: {job.order['training_file']}")
+            events.say(connection, job.id, line(job, "created"))
+            events.say(connection, job.id, line(job, "validating"))
             return get(connection, job.id)
 
     def cancel(self, job_id: str) -> Job:
-        """Final at once; a worker that runs is told, and publishes nothing. Raises NotFound, InvalidRequest when finished."""
+        """Final at once; a worker that runs is told, and publishes nothing. Where there is a way to cancel slowly, a job that has
+        begun is still running when this returns. Raises NotFound, InvalidRequest when finished."""
         with self.database.write() as connection:
             job = self._open_job(connection, job_id, "cancelled")
-            events.say(connection, job_id, "Fine-tuning job cancelled")
-            return self._set(connection, job, status="cancelled", wanted="cancel", finished=self._now())
+            if "cancelling" not in LINES[job.kind] or job.attempt == 0:
+                return self._end(connection, job, line(job, "cancelled"), status="cancelled", wanted="cancel")
+            if job.wanted == "cancel":
+                return job
+            events.say(connection, job_id, line(job, "cancelling"))
+            return self._set(connection, job, wanted="cancel", result=(job.result or {}) | {"cancelling_at": self._now()})
 
     def pause(self, job_id: str) -> Job:
         """A waiting job pauses at once, a running one at its next checkpoint. Raises NotFound, InvalidRequest when finished."""
         with self.database.write() as connection:
             job = self._open_job(connection, job_id, "paused")
             if job.status == "queued":
-                events.say(connection, job_id, "Fine-tuning job paused")
+                events.say(connection, job_id, line(job, "paused"))
                 return self._set(connection, job, status="paused", wanted="pause")
             return self._set(connection, job, wanted="pause")
 
@@ -65,7 +73,7 @@ class Queue:
         with self.database.write() as connection:
             job = self._open_job(connection, job_id, "resumed")
             if job.status == "paused":
-                events.say(connection, job_id, "Fine-tuning job resumed, moving job to queued state")
+                events.say(connection, job_id, line(job, "resumed"))
                 return self._set(connection, job, status="queued", wanted="run")
             return self._set(connection, job, wanted="run")
 
@@ -74,32 +82,36 @@ class Queue:
     def claim_unchecked(self, owner: str, kind: JobKind = "fine_tuning") -> Job | None:
         """The oldest job of a kind whose files nobody has validated or is validating."""
         free = jobs.c.lease_until.is_(None) | (jobs.c.lease_until < self._clock())
+        unchecked = (jobs.c.kind == kind, jobs.c.status == "validating_files")
+        if not self._is_any(*unchecked, free):
+            return None
         with self.database.write() as connection:
-            unchecked = (jobs.c.kind == kind, jobs.c.status == "validating_files")
             return self._claim(connection, owner, *unchecked, free, order=jobs.c.num)
 
-    def accept(self, job: Job, *, num_rows: int) -> Job:
-        """The files are valid. Raises Fenced."""
+    def accept(self, job: Job, *, num_rows: int, facts: dict[str, Any] | None = None) -> Job:
+        """The files are valid; `facts` are the first of the job's result. Raises Fenced."""
         with self.database.write() as connection:
             mine = self._held(connection, job, "validating_files")
             status = "paused" if mine.wanted == "pause" else "queued"
             events.say(connection, job.id, f"Files validated, moving job to {status} state", num_rows=num_rows)
-            return self._set(connection, mine, status=status, **NO_LEASE)
+            return self._set(connection, mine, status=status, result=facts or mine.result, **NO_LEASE)
 
     def claim(self, owner: str, kind: JobKind = "fine_tuning") -> Job | None:
         """A job of a kind to run, with a new attempt and token: one whose lease ran out, else the one that waits longest."""
+        waiting = (jobs.c.kind == kind, jobs.c.status == "queued")
+        if not self._is_any(*waiting) and not self._is_any(*self._expired(kind)):
+            return None
         with self.database.write() as connection:
             while job := self._claim_expired(connection, owner, kind):
                 if job.crashes < job.max_attempts:
                     events.say(connection, job.id, f"Attempt {job.attempt} takes over: the supervisor was lost", "warn")
                     return job
                 self._fail(connection, job, _worn_out(job, "its supervisor was lost"))
-            waiting = (jobs.c.kind == kind, jobs.c.status == "queued")
             waiter = self._claim(connection, owner, *waiting, order=jobs.c.num, status="running", attempt=jobs.c.attempt + 1)
             if waiter is None:
                 return None
             if waiter.attempt == 1:
-                events.say(connection, waiter.id, "Fine-tuning job started")
+                events.say(connection, waiter.id, line(waiter, "started"))
             return self._set(connection, waiter, started=waiter.started or self._now())
 
     def look(self, job: Job) -> Job:
@@ -146,20 +158,15 @@ class Queue:
         with self.database.write() as connection:
             return self._fail(connection, self._held(connection, job, "running", "validating_files"), error)
 
-    def succeed(self, job: Job, result: dict[str, Any], model: models.FineTuned, numbers: files.File) -> Job:
-        """Registers the model and the file of its numbers and ends the job, all or nothing.
-
-        Raises Fenced, also when the job was cancelled.
-        """
+    def finish(self, job: Job, outcome: Outcome) -> Job:
+        """Registers what the run made and ends the job, all or nothing. Raises Fenced, also when the job was cancelled."""
         with self.database.write() as connection:
             mine = self._held(connection, job, "running")
-            models.add(connection, model)
-            files.add(connection, numbers)
-            events.say(connection, job.id, f"New fine-tuned model created: {model.id}")
-            events.say(connection, job.id, "The job has successfully completed")
-            named = {"fine_tuned_model": model.id, "result_files": [numbers.id]}
-            done = {"status": "succeeded", "finished": self._now(), "result": result | named}
-            return self._set(connection, mine, **done, **NO_LEASE)
+            outcome.register(connection)
+            for said in outcome.said[:-1]:
+                events.say(connection, job.id, said)
+            result = (mine.result or {}) | outcome.result
+            return self._end(connection, mine, outcome.said[-1], status=outcome.status, result=result, **NO_LEASE)
 
     def expire(self, is_alive: Callable[[str], bool]) -> int:
         """Ends the leases of owners that are known to be dead, so that nobody waits for them to run out; how many."""
@@ -174,6 +181,14 @@ class Queue:
     def _now(self) -> int:
         return int(self._clock())
 
+    def _is_any(self, *where: ColumnElement[bool]) -> bool:
+        """A look before a transaction that writes: lanes with nothing to do keep nobody from writing."""
+        with self.database.read() as connection:
+            return connection.execute(select(jobs.c.num).where(*where).limit(1)).first() is not None
+
+    def _expired(self, kind: JobKind) -> tuple[ColumnElement[bool], ...]:
+        return jobs.c.kind == kind, jobs.c.status == "running", jobs.c.lease_until < self._clock()
+
     def _claim(
         self, connection: Connection, owner: str, *where: ColumnElement[bool], order: ColumnElement[Any], **values: Any
     ) -> Job | None:
@@ -183,9 +198,8 @@ class Queue:
         return None if row is None else from_row(row)
 
     def _claim_expired(self, connection: Connection, owner: str, kind: JobKind) -> Job | None:
-        expired = (jobs.c.kind == kind, jobs.c.status == "running", jobs.c.lease_until < self._clock())
         tried = {"attempt": jobs.c.attempt + 1, "crashes": jobs.c.crashes + 1}
-        return self._claim(connection, owner, *expired, order=jobs.c.lease_until, **tried)
+        return self._claim(connection, owner, *self._expired(kind), order=jobs.c.lease_until, **tried)
 
     def _open_job(self, connection: Connection, job_id: str, participle: str) -> Job:
         job = get(connection, job_id)
@@ -193,7 +207,7 @@ class Queue:
             raise InvalidRequest(
                 f"Job {job_id} has already {job.status} and cannot be {participle}.",
                 hint="Create a new job.",
-                param="fine_tuning_job_id",
+                param=PARAM[job.kind],
                 code="job_finished",
             )
         return job
@@ -211,8 +225,18 @@ class Queue:
         return from_row(row)
 
     def _fail(self, connection: Connection, job: Job, error: dict[str, Any]) -> Job:
-        events.say(connection, job.id, f"The job failed: {error['message']}", "error", error=error)
-        return self._set(connection, job, status="failed", error=error, finished=self._now(), **NO_LEASE)
+        values = {"status": "failed", "error": error, **NO_LEASE}
+        return self._end(connection, job, f"The job failed: {error['message']}", "error", {"error": error}, **values)
+
+    def _end(
+        self, connection: Connection, job: Job, said: str, level: events.Level = "info",
+        payload: dict[str, Any] | None = None, **values: Any
+    ) -> Job:
+        """The one way to a final state: the log says so, and so does a webhook event, in the same transaction."""
+        events.say(connection, job.id, said, level, **(payload or {}))
+        ended = self._set(connection, job, finished=self._now(), **values)
+        webhooks.tell(connection, ended.project, event_type(ended), ended.id)
+        return ended
 
 
 def _token() -> str:

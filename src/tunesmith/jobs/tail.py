@@ -79,6 +79,8 @@ class Tail:
 
 def _store(connection: Connection, job: Job, attempt: int, event: Event) -> None:
     kind, seq, when = event["type"], event["seq"], event["time"]
+    if kind == "progress":
+        return _store_progress(connection, job.id, event)
     if kind == "eval" and (step := metrics.find(connection, job.id, event["step"])) is not None:
         event |= {"train_loss": step.loss, "train_mean_token_accuracy": step.token_accuracy}
     payload = {key: value for key, value in event.items() if key not in {"type", "seq", "time"}}
@@ -97,6 +99,13 @@ def _store(connection: Connection, job: Job, attempt: int, event: Event) -> None
     elif "hyperparameters" in payload and kind == "phase":
         chosen = {"hyperparameters": payload["hyperparameters"]}
         connection.execute(update(jobs).where(jobs.c.id == job.id).values(result=chosen))
+
+
+def _store_progress(connection: Connection, job_id: str, event: Event) -> None:
+    """How far a batch or an eval run is: part of the job's result, and no line of its log, for it comes every second."""
+    told = {key: value for key, value in event.items() if key not in {"type", "seq", "time"}}
+    result = (get(connection, job_id).result or {}) | told
+    connection.execute(update(jobs).where(jobs.c.id == job_id).values(result=result))
 
 
 def _register(connection: Connection, job: Job, row: JobEvent) -> None:
