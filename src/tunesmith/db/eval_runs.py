@@ -47,9 +47,10 @@ def item_from_event(run_id: str, event: dict[str, Any]) -> EvalItem:
 
 
 def add_item(connection: Connection, new: EvalItem) -> None:
-    """Without effect when the row has an item already."""
+    """Without effect when the row has an item already, and when the run was deleted meanwhile."""
     same = select(eval_items.c.num).where(eval_items.c.run_id == new.run_id, eval_items.c.row == new.row)
-    if connection.execute(same).first() is None:
+    kept = select(jobs.c.num).where(jobs.c.id == new.run_id, jobs.c.parent.is_not(None))
+    if connection.execute(same).first() is None and connection.execute(kept).first() is not None:
         connection.execute(insert(eval_items).values(asdict(new)))
 
 
@@ -104,9 +105,3 @@ def list_items(
         where.append(eval_items.c.status == status)
     found = page(connection, eval_items, *where, after=after, limit=limit, order=order)
     return [item_from_row(row) for row in found.rows], found.has_more
-
-
-def outcomes(connection: Connection, run_id: str) -> list[dict[str, Any]]:
-    """{"status", "results", "usage"} of each item, for the counts of a run that has no result."""
-    columns = (eval_items.c.status, eval_items.c.results, eval_items.c.usage)
-    return [dict(row._mapping) for row in connection.execute(select(*columns).where(eval_items.c.run_id == run_id))]
