@@ -4,7 +4,7 @@
 
 Exit status: 0 done, paused or cancelled (the last event says which), 1 failed (an `error` event says why), 3 fenced.
 Started by name, never imported by the desk. Knows no SQL and no routes; no network is used but the desk's own port, whose
-address and key stand in the environment (TUNESMITH_BASE_URL, TUNESMITH_JOB_KEY).
+address and key stand in the environment (TUNESMITH_BASE_URL, TUNESMITH_JOB_KEY), and what a recipe's `tracking` names.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +91,13 @@ def fine_tune(
     missing = [name for name in recipe.secrets if name not in os.environ]
     if missing:
         raise InvalidRecipe(f"The environment has no {', '.join(missing)}.", hint="Set what `secrets` names, then start again.")
-    return METHODS[recipe.method.type](recipe, folder, Tools(log.emit, should_stop, models_dir))
+    with ExitStack() as stack:
+        emit: Callable[..., Any] = log.emit
+        if recipe.tracking:
+            from tunesmith.train.tracking import tracked
+
+            emit = stack.enter_context(tracked(recipe, folder, emit))
+        return METHODS[recipe.method.type](recipe, folder, Tools(emit, should_stop, models_dir))
 
 
 def batch(folder: RunFolder, tools: JobTools) -> dict[str, Any] | None:
@@ -100,7 +107,14 @@ def batch(folder: RunFolder, tools: JobTools) -> dict[str, Any] | None:
     return run_batch(folder.recipe_as(BatchRecipe), folder, tools)
 
 
-KINDS: dict[str, Callable[[RunFolder, JobTools], dict[str, Any] | None]] = {"batch": batch}
+def eval_run(folder: RunFolder, tools: JobTools) -> dict[str, Any] | None:
+    from tunesmith.evals.run import run_eval
+    from tunesmith.recipes.eval_run import EvalRunRecipe
+
+    return run_eval(folder.recipe_as(EvalRunRecipe), folder, tools)
+
+
+KINDS: dict[str, Callable[[RunFolder, JobTools], dict[str, Any] | None]] = {"batch": batch, "eval_run": eval_run}
 """A job's kind -> what does it, for those that ask the desk: one small function each, in this file, that imports what it needs
 and reads its recipe by `folder.recipe_as(...)`. It returns the result, or None when it was paused or cancelled."""
 

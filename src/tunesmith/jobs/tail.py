@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, update
 
-from tunesmith.db import attempts, checkpoints, events, metrics
+from tunesmith.db import attempts, checkpoints, eval_runs, events, metrics
 from tunesmith.db.checkpoints import Checkpoint
 from tunesmith.db.events import JobEvent, Level
 from tunesmith.db.jobs import Job, get
@@ -81,6 +81,8 @@ def _store(connection: Connection, job: Job, attempt: int, event: Event) -> None
     kind, seq, when = event["type"], event["seq"], event["time"]
     if kind == "progress":
         return _store_progress(connection, job.id, event)
+    if kind == "item":
+        return eval_runs.add_item(connection, eval_runs.item_from_event(job.id, event))
     if kind == "eval" and (step := metrics.find(connection, job.id, event["step"])) is not None:
         event |= {"train_loss": step.loss, "train_mean_token_accuracy": step.token_accuracy}
     payload = {key: value for key, value in event.items() if key not in {"type", "seq", "time"}}

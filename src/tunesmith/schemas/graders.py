@@ -43,6 +43,18 @@ class GraderValidate(Body):
     grader: Grader
 
 
+def to_echo(grader: dict[str, Any]) -> dict[str, Any]:
+    """A grader that passed, as it was sent, with what OpenAI's shape needs: a name, and one spelling of `ne`."""
+    echo = {"name": "", **grader}
+    if echo["type"] == "string_check" and echo["operation"] == "neq":
+        echo["operation"] = "ne"
+    if echo["type"] == "multi":
+        parts = echo["graders"]
+        is_one = isinstance(parts.get("type"), str)
+        echo["graders"] = to_echo(parts) if is_one else {name: to_echo(part) for name, part in parts.items()}
+    return echo
+
+
 class GraderMetadata(Wire):
     name: str
     type: str
