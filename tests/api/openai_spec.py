@@ -38,8 +38,15 @@ class Operation(NamedTuple):
 
 @cache
 def spec() -> dict[str, Any]:
-    whole: dict[str, Any] = json.loads(gzip.decompress(FILE.read_bytes()))
+    whole: dict[str, Any] = json.loads(gzip.decompress(FILE.read_bytes()), object_hook=_with_exclusive_bounds)
     return whole
+
+
+def _with_exclusive_bounds(schema: dict[str, Any]) -> dict[str, Any]:
+    """The specification is OpenAPI 3.1 but writes `exclusiveMinimum: true` as 3.0 did; read as a number, that would be 1."""
+    if schema.get("exclusiveMinimum") is True:
+        return {key: value for key, value in schema.items() if key != "minimum"} | {"exclusiveMinimum": schema["minimum"]}
+    return schema
 
 
 def operations() -> list[Operation]:

@@ -1,11 +1,17 @@
 """Jobs through the official client: orders, lists, events, and what is refused. That a job trains is tested in test_light."""
 
 import io
+from typing import Any
 
 import openai
 import pytest
+from openai.types.fine_tuning import FineTuningJob
 
+from tunesmith.db import keys, projects
 from tunesmith.paths import SUPPORT_DESK
+from tunesmith.recipes import tracking
+from tunesmith.recipes.method import ADAPTERS, METHODS, SftMethod
+from tunesmith.types import new_id
 
 ROWS = (SUPPORT_DESK / "train.jsonl").read_bytes()
 
@@ -22,8 +28,13 @@ def ended(client, job):
     return job
 
 
-def order(client, file_id, **fields):
-    return client.fine_tuning.jobs.create(model="tunesmith/tiny", training_file=file_id, **fields)
+def order(client, file_id, model="tunesmith/tiny", **fields):
+    return client.fine_tuning.jobs.create(model=model, training_file=file_id, **fields)
+
+
+CHECK = {
+    "type": "string_check", "name": "same", "input": "{{ sample.output_text }}", "reference": "{{ item.x }}", "operation": "eq",
+}
 
 
 def test_a_job_echoes_what_was_asked_and_fails_with_the_rows_that_are_wrong(client, broken_file):
@@ -39,7 +50,8 @@ def test_a_job_echoes_what_was_asked_and_fails_with_the_rows_that_are_wrong(clie
     assert (job.to_dict()["recipe"]["quantization"], job.to_dict()["recipe"]["adapter"]["rank"]) == ("nf4", 8)
     done = ended(client, job)
     assert (done.status, done.error.code, done.error.param) == ("failed", "invalid_training_file", "training_file")
-    assert done.error.message.startswith("3 of 3 rows of broken.jsonl cannot be used: line 1: ")
+    said = "Invalid file format. 3 of 3 examples of broken.jsonl cannot be used: line 1: "
+    assert done.error.message.startswith(f"The job failed due to an invalid training file. {said}")
     assert done.finished_at is not None
 
 
@@ -80,8 +92,18 @@ def test_a_file_that_is_missing_or_was_meant_for_something_else_is_refused(clien
         ({"extra_body": {"recipe": 5}}, "recipe"),
         ({"extra_body": {"recipe": {"data": {"train": "/etc/passwd"}}}}, "recipe.data.train"),
         ({"extra_body": {"organization_id": "org-other"}}, "organization_id"),
-        ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations"),
+        ({"integrations": [{"type": "wandb", "wandb": {"name": "n"}}]}, "integrations.0.wandb.project"),
         ({"method": {"type": "dpo"}}, "method.type"),
+        ({"method": {"type": "supervised", "dpo": {"hyperparameters": {"beta": 1}}}}, "method.dpo"),
+        ({"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 51}}}},
+         "method.supervised.hyperparameters.n_epochs"),
+        ({"method": {"type": "reinforcement"}}, "method.reinforcement.grader"),
+        ({"method": {"type": "reinforcement", "reinforcement": {"grader": CHECK}}}, "method.type"),
+        ({"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "python", "source": "x"}}}},
+         "method.reinforcement.grader.type"),
+        ({"extra_body": {"recipe": {"method": {"type": "magic"}}}}, "recipe.method.type"),
+        ({"extra_body": {"recipe": {"adapter": {"type": "magic"}}}}, "recipe.adapter.type"),
+        ({"extra_body": {"recipe": {"tracking": []}}}, "recipe.tracking"),
         ({"suffix": "a:b"}, "suffix"),
         ({"metadata": {"key": "x" * 513}}, "metadata.key"),
     ],
@@ -90,6 +112,116 @@ def test_a_wrong_field_is_refused_by_its_path(client, broken_file, fields, param
     with pytest.raises(openai.BadRequestError) as caught:
         order(client, broken_file, **fields)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_job_can_be_ordered_for_every_method_and_adapter_kind_of_the_tables(client, broken_file, method, adapter):
+    job = order(client, broken_file, extra_body={"recipe": {"method": {"type": method}, "adapter": {"type": adapter}}})
+    assert (job.to_dict()["recipe"]["method"]["type"], job.to_dict()["recipe"]["adapter"]["type"]) == (method, adapter)
+
+
+class Paired(SftMethod):
+    type: str = "dpo"
+    beta: float = 0.1
+
+
+class Rewarded(SftMethod):
+    type: str = "grpo"
+    grader: dict[str, Any]
+    response_format: dict[str, Any] | None = None
+    eval_interval: int | None = None
+    reasoning_effort: str | None = None
+
+
+def test_what_the_table_of_methods_gains_can_be_ordered(client, broken_file, monkeypatch):
+    """No line of the API changes; OpenAI's own model takes the echo."""
+    dpo = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 2}}}
+    rewarded = {"grader": CHECK, "response_format": {"type": "json_object"}, "hyperparameters": {"eval_interval": 5}}
+    for method in (dpo, {"type": "reinforcement", "reinforcement": rewarded}):
+        with pytest.raises(openai.BadRequestError, match="is not available on this server") as caught:
+            order(client, broken_file, validation_file=broken_file, method=method)
+        assert (caught.value.code, caught.value.param) == ("not_available", "method.type")
+    monkeypatch.setitem(METHODS, "dpo", Paired)
+    monkeypatch.setitem(METHODS, "grpo", Rewarded)
+    job = order(client, broken_file, method=dpo)
+    numbers = job.method.dpo.hyperparameters
+    assert (job.method.type, numbers.beta, numbers.n_epochs, numbers.batch_size) == ("dpo", 0.2, 2, "auto")
+    with pytest.raises(openai.BadRequestError) as caught:
+        order(client, broken_file, method={"type": "reinforcement", "reinforcement": rewarded})
+    assert caught.value.param == "validation_file"
+    job = order(client, broken_file, validation_file=broken_file, method={"type": "reinforcement", "reinforcement": rewarded})
+    assert job.method.reinforcement.grader.to_dict() == CHECK
+    assert job.method.reinforcement.hyperparameters.eval_interval == 5
+    assert job.to_dict()["method"]["reinforcement"]["response_format"] == {"type": "json_object"}
+    assert job.to_dict()["recipe"]["data"]["format"] == "reinforcement"
+
+
+def test_a_script_that_names_a_model_of_openais_trains_the_base_that_the_alias_says(talking):
+    client = talking.client()
+    file = client.files.create(file=("broken.jsonl", io.BytesIO(b'{"messages": []}\n')), purpose="fine-tune").id
+    job = order(client, file, model="gpt-4o-mini", hyperparameters={})
+    assert (job.model, job.hyperparameters.n_epochs) == ("tunesmith/tiny", "auto")
+
+
+def test_the_older_place_of_the_hyperparameters_is_read(client, broken_file):
+    assert order(client, broken_file, hyperparameters={}).hyperparameters.batch_size == "auto"
+    assert order(client, broken_file, hyperparameters={"n_epochs": 2}).hyperparameters.n_epochs == 2
+
+
+def test_jobs_without_metadata_are_found(client, broken_file):
+    bare = order(client, broken_file).id
+    marked = order(client, broken_file, metadata={"a": "b"}).id
+    found = {job.id for job in client.fine_tuning.jobs.list(extra_query={"metadata": "null"}, limit=100)}
+    assert bare in found
+    assert marked not in found
+
+
+def test_integrations_ask_for_what_is_missing_and_are_echoed_where_nothing_is(client, broken_file, monkeypatch):
+    asked = [{"type": "wandb", "wandb": {"project": "mine", "tags": ["a"]}}]
+    for name in tracking.SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(openai.BadRequestError, match="Weights & Biases is not available") as caught:
+        order(client, broken_file, integrations=asked)
+    assert (caught.value.code, caught.value.param) == ("not_available", "integrations")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with pytest.raises(openai.BadRequestError, match="Set WANDB_API_KEY"):
+        order(client, broken_file, integrations=asked)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    job = order(client, broken_file, integrations=asked)
+    assert (job.integrations[0].wandb.project, job.integrations[0].wandb.tags) == ("mine", ["a"])
+    assert job.to_dict()["recipe"]["tracking"][0]["project"] == "mine"
+
+
+def test_another_projects_job_does_not_exist(served, client, broken_file):
+    job = order(client, broken_file)
+    other = served.client(api_key=key_of_another_project(served))
+    for ask in (other.fine_tuning.jobs.retrieve, other.fine_tuning.jobs.cancel, other.fine_tuning.jobs.pause,
+                other.fine_tuning.jobs.resume, other.fine_tuning.jobs.list_events, other.fine_tuning.jobs.checkpoints.list):
+        with pytest.raises(openai.NotFoundError):
+            ask(job.id)
+    assert list(other.fine_tuning.jobs.list()) == []
+    with pytest.raises(openai.BadRequestError, match="There is no file"):
+        order(other, broken_file)
+
+
+def key_of_another_project(served):
+    with served.desk.database.write() as connection:
+        project = projects.create(connection, new_id("name"))
+        return keys.create(connection, "other", project=project.id)[1]
+
+
+def test_a_paused_job_is_answered_with_what_it_was_for_paused_is_no_word_of_openais(client):
+    """The supervisor may pause it before or after it is queued; the answer is a state that the SDK's enumeration has."""
+    good = client.files.create(file=("rows.jsonl", io.BytesIO(ROWS)), purpose="fine-tune").id
+    job = order(client, good)
+    answer = client.fine_tuning.jobs.pause(job.id)
+    FineTuningJob.model_validate(answer.to_dict(), strict=True)
+    assert answer.status in {"validating_files", "queued", "running"}
+    while client.fine_tuning.jobs.retrieve(job.id).status != "paused":
+        pass
+    assert client.fine_tuning.jobs.resume(job.id).status == "queued"
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
 
 
 def test_a_finished_job_cannot_be_changed_and_an_unknown_one_not_found(client, broken_file):

@@ -1,19 +1,21 @@
 """/v1/files: upload (streamed to the store), list, retrieve, content, delete."""
 
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from anyio import CapacityLimiter, from_thread, to_thread
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from tunesmith.api.deps import Desk, DeskDep, KeyDep, needs
 from tunesmith.api.multipart import Form, file_chunks
 from tunesmith.db import blobs, files
 from tunesmith.db.paging import Order
 from tunesmith.errors import InvalidRequest, NotFound
+from tunesmith.jobs import result_file
 from tunesmith.schemas.common import Deleted, to_list
 from tunesmith.schemas.files import MAX_SECONDS, MIN_SECONDS, OUTPUTS, PURPOSES, FileObject, from_row
 from tunesmith.types import DEFAULT_PROJECT, new_id, unix_now
@@ -117,16 +119,22 @@ def retrieve(file_id: str, desk: DeskDep, key: KeyDep) -> FileObject:
 
 
 @router.get("/{file_id}/content")
-def content(file_id: str, desk: DeskDep, key: KeyDep) -> StreamingResponse:
-    """The bytes as they came, from wherever the store has them; marked so that no browser shows them as a page of ours."""
+def content(request: Request, file_id: str, desk: DeskDep, key: KeyDep) -> Response:
+    """The bytes as they came, from wherever the store has them; marked so that no browser shows them as a page of ours.
+
+    A job's numbers come in base64, as OpenAI serves them and scripts expect it; who accepts text/csv gets the CSV itself.
+    """
     with desk.database.read() as connection:
         file = files.get(connection, file_id, key.project)
     headers = {
-        "content-length": str(file.num_bytes),
         "content-disposition": f"attachment; filename*=utf-8''{quote(file.filename, safe='')}",
         "x-content-type-options": "nosniff",
         "content-security-policy": "sandbox",
     }
+    if file.purpose == result_file.PURPOSE:
+        is_csv, table = "text/csv" in request.headers.get("accept", ""), desk.store.read(file.sha256)
+        return Response(table if is_csv else b64encode(table), media_type="text/csv" if is_csv else "text/plain", headers=headers)
+    headers["content-length"] = str(file.num_bytes)
     return StreamingResponse(desk.store.chunks(file.sha256), media_type="application/octet-stream", headers=headers)
 
 

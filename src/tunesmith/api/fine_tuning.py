@@ -12,11 +12,13 @@ from tunesmith.api.scopes import check_model
 from tunesmith.db import checkpoints, jobs, metrics
 from tunesmith.db.keys import Key
 from tunesmith.errors import InvalidRequest, NotFound
+from tunesmith.graders.check import check
 from tunesmith.jobs.prepare import data_name
 from tunesmith.recipes.run import Recipe
+from tunesmith.recipes.tracking import lacking
 from tunesmith.schemas import fine_tuning as wire
 from tunesmith.schemas.common import to_list
-from tunesmith.schemas.tuning_order import JobCreate, to_order, to_recipe
+from tunesmith.schemas.tuning_order import JobCreate, Reinforcement, to_order, to_recipe
 from tunesmith.types import new_id, unix_now
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", dependencies=[needs("fine_tuning")])
@@ -48,8 +50,14 @@ def read_order(body: JobCreate, desk: Desk, key: Key) -> Recipe:
     names: dict[str, str | None] = {"training_file": None, "validation_file": None}
     for param in names:
         if (file_id := getattr(body, param)) is not None:
-            names[param] = data_name(param, find_for_training(desk, file_id, param).filename)
-    return to_recipe(body, base=base, train=str(names["training_file"]), validation=names["validation_file"])
+            names[param] = data_name(param, find_for_training(desk, file_id, param, key.project).filename)
+    if isinstance(body.part, Reinforcement):
+        check(body.part.grader, "method.reinforcement.grader")
+    recipe = to_recipe(body, base=base, train=str(names["training_file"]), validation=names["validation_file"])
+    if recipe.tracking and (hint := lacking()) is not None:
+        message = "Weights & Biases is not available on this server."
+        raise InvalidRequest(message, hint=hint, param="integrations", code="not_available")
+    return recipe
 
 
 def _find_base(desk: Desk, model: str, project: str) -> str:

@@ -6,7 +6,9 @@ from pydantic import Field
 
 from tunesmith.recipes.method import Part
 
-Format = Literal["auto", "chat", "alpaca", "sharegpt", "prompt_completion", "question_answer", "preference", "kto", "reinforcement", "text"]
+Format = Literal[
+    "auto", "chat", "alpaca", "sharegpt", "prompt_completion", "question_answer", "preference", "kto", "reinforcement", "text"
+]
 
 
 class DataRecipe(Part):

@@ -14,6 +14,7 @@ from tunesmith.errors import InvalidRecipe
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
 from tunesmith.recipes.method import AnyAdapter, AnyMethod, LoraAdapter, Part, SftMethod
+from tunesmith.recipes.tracking import Wandb
 from tunesmith.types import Quantization
 
 P = TypeVar("P", bound=Part)
@@ -53,6 +54,8 @@ class Recipe(Part):
     """What to measure."""
     checkpoints: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
     """When state is made durable."""
+    tracking: Annotated[tuple[Wandb, ...], Field(max_length=5)] = ()
+    """Services that are told the run's numbers; none by default."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
     """Fixes adapter initialisation, order of rows and dropout."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0

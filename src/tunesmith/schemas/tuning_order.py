@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from tunesmith.errors import InvalidRecipe, InvalidRequest
+from tunesmith.recipes.grader import Multi, Python, ScoreModel, StringCheck, TextSimilarity
 from tunesmith.recipes.method import METHODS
 from tunesmith.recipes.run import Recipe, merge, parse
 from tunesmith.schemas.common import Body
@@ -21,9 +22,6 @@ OURS: dict[str, str] = {"supervised": "sft", "dpo": "dpo", "reinforcement": "grp
 
 FIELDS = {"n_epochs": "epochs"}
 """OpenAI's name of a hyperparameter -> the method's field, where they differ."""
-
-FORMATS = {"reinforcement": "reinforcement"}
-"""OpenAI's method -> the format of its rows, where it cannot be told from a row's fields."""
 
 
 class Hyperparameters(Body):
@@ -53,8 +51,12 @@ class Dpo(Body):
     hyperparameters: DpoHyperparameters = Field(default_factory=DpoHyperparameters)
 
 
+RewardGrader = Annotated[StringCheck | TextSimilarity | Python | ScoreModel | Multi, Field(discriminator="type")]
+"""Graders that give a reward; whether they can be run, graders/check.py says."""
+
+
 class Reinforcement(Body):
-    grader: dict[str, Any]
+    grader: RewardGrader
     hyperparameters: ReinforcementHyperparameters = Field(default_factory=ReinforcementHyperparameters)
     response_format: dict[str, Any] | None = None
 
@@ -66,7 +68,9 @@ class Method(Body):
     reinforcement: Reinforcement | None = None
 
 
-class Wandb(Body):
+class WandbTarget(Body):
+    """As a recipe's `tracking` has it."""
+
     project: Annotated[str, Field(min_length=1, max_length=128)]
     name: Annotated[str, Field(max_length=128)] | None = None
     entity: Annotated[str, Field(max_length=128)] | None = None
@@ -75,7 +79,7 @@ class Wandb(Body):
 
 class Integration(Body):
     type: Literal["wandb"]
-    wandb: Wandb
+    wandb: WandbTarget
 
 
 class JobCreate(Body):
@@ -128,7 +132,7 @@ SET_ELSEWHERE = {
     ("base",): "model",
     ("data", "train"): "training_file",
     ("data", "validation"): "validation_file",
-    ("integrations",): "integrations",
+    ("tracking",): "integrations",
 }
 """Fields of a recipe that a client sets through OpenAI's own: files and bases are named by id, never by path."""
 
@@ -142,9 +146,15 @@ def to_recipe(body: JobCreate, *, base: str, train: str, validation: str | None)
     _refuse_set_elsewhere(own)
     method = _method(body)
     data = {"train": train, "validation": validation}
-    if body.type in FORMATS:
-        data["format"] = FORMATS[body.type]
+    if body.type == "reinforcement":
+        data["format"] = "reinforcement"  # it cannot be told from a row's fields
+        if validation is None:
+            raise InvalidRequest(
+                "Missing required parameter: validation_file.", hint="Rewards are measured on rows that are not trained on.",
+                param="validation_file", code="missing_required_parameter",
+            )
     whole: dict[str, Any] = {"base": base, "name": body.suffix or "", "data": data, "method": method}
+    whole["tracking"] = [{"type": each.type} | each.wandb.model_dump() for each in body.integrations or []]
     if body.seed is not None:
         whole["seed"] = body.seed
     try:
@@ -166,9 +176,14 @@ def _method(body: JobCreate) -> dict[str, Any]:
             param="method.type", code="not_available",
         )
     numbers = {FIELDS.get(name, name): value for name, value in _said(part.hyperparameters).items()}
-    if isinstance(part, Reinforcement):
-        numbers |= {"grader": part.grader, "response_format": part.response_format}
-    return {"type": ours} | numbers
+    return {"type": ours} | numbers | _rewards(part)
+
+
+def _rewards(part: Supervised | Dpo | Reinforcement) -> dict[str, Any]:
+    if not isinstance(part, Reinforcement):
+        return {}
+    shape = {} if part.response_format is None else {"response_format": part.response_format}
+    return {"grader": part.grader.model_dump(mode="json", exclude_none=True)} | shape
 
 
 def _said(numbers: Hyperparameters) -> dict[str, Any]:
@@ -179,7 +194,6 @@ def _said(numbers: Hyperparameters) -> dict[str, Any]:
 def to_order(body: JobCreate, recipe: Recipe) -> dict[str, Any]:
     """What the client asked for, as the job echoes it."""
     part = body.part
-    reinforcement = {"grader": part.grader, "response_format": part.response_format} if isinstance(part, Reinforcement) else {}
     return {
         "model": recipe.base,
         "training_file": body.training_file,
@@ -187,7 +201,7 @@ def to_order(body: JobCreate, recipe: Recipe) -> dict[str, Any]:
         "suffix": recipe.name or None,
         "method": body.type,
         "hyperparameters": part.hyperparameters.model_dump(),
-        "reinforcement": reinforcement,
+        "reinforcement": _rewards(part),
         "integrations": [integration.model_dump() for integration in body.integrations or []],
     }
 
