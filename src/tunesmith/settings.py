@@ -41,6 +41,8 @@ class Settings(BaseModel):
 
     data_dir: Path = Path(".tunesmith")
     """Folder of database, files, runs and adapters."""
+    database_url: str | None = None
+    """PostgreSQL instead of the file in `data_dir`: postgresql://user:password@host/name."""
     host: str = "127.0.0.1"
     """Address to listen on; loopback unless told otherwise, because one key guards everything."""
     port: int = 8040

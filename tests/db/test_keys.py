@@ -13,8 +13,8 @@ from tunesmith.types import unix_now
 
 
 @pytest.fixture
-def connection(tmp_path):
-    database = open_database(tmp_path / "t.db")
+def connection(where):
+    database = open_database(*where)
     with database.write() as connection:
         yield connection
     database.close()

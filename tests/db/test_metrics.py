@@ -11,8 +11,8 @@ from tunesmith.db.tables import metrics as table
 
 
 @pytest.fixture
-def connection(tmp_path):
-    database = open_database(tmp_path / "t.db")
+def connection(where):
+    database = open_database(*where)
     with database.write() as connection:
         jobs.add(connection, tuning_job("job"))
         yield connection

@@ -1,10 +1,12 @@
 """The database's shape: made by migrations, in one transaction, and the same as the tables say."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import inspect
 
 from tunesmith.db import jobs
 from tunesmith.db.migrate import migrate, newest, open_database, upgrade
@@ -13,8 +15,15 @@ from tunesmith.db.tables import metadata
 from tunesmith.errors import TunesmithError
 
 
-def test_migrations_make_exactly_the_tables(tmp_path):
-    database = open_database(tmp_path / "t.db")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def nothing(request, tmp_path):
+    """Where there is no table yet."""
+    is_sqlite = request.param == "sqlite"
+    return tmp_path / "t.db", None if is_sqlite else request.getfixturevalue("postgresql").new_url(empty=True)
+
+
+def test_migrations_make_exactly_the_tables(where):
+    database = open_database(*where)
     with database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     database.close()
@@ -27,20 +36,25 @@ def test_opening_again_changes_nothing(tmp_path):
     assert sqlite3.connect(tmp_path / "t.db").execute("select sql from sqlite_master").fetchall() == before
 
 
-def test_a_migration_that_breaks_leaves_the_old_shape(tmp_path, monkeypatch):
-    database = Database(tmp_path / "t.db")
+def test_of_many_servers_that_start_at_once_one_makes_the_tables(nothing):
+    with ThreadPoolExecutor(4) as pool:
+        for database in pool.map(lambda _: open_database(*nothing), range(4)):
+            database.close()
+
+
+def test_a_migration_that_breaks_leaves_the_old_shape(nothing):
+    database = Database(*nothing)
     with database.write() as connection:
         connection.exec_driver_sql("create table models (already text)")  # the last table that the first migration makes
     with pytest.raises(Exception, match="already exists"):
         migrate(database)
     with database.read() as connection:
-        names = {row[0] for row in connection.exec_driver_sql("select name from sqlite_master where type = 'table'")}
-    assert names == {"models"}
+        assert inspect(connection).get_table_names() == ["models"]
     database.close()
 
 
-def test_a_database_of_a_newer_version_is_refused_in_one_sentence(tmp_path):
-    database = open_database(tmp_path / "t.db")
+def test_a_database_of_a_newer_version_is_refused_in_one_sentence(where):
+    database = open_database(*where)
     with database.write() as connection:
         connection.exec_driver_sql("update alembic_version set version_num = '9999'")
     with pytest.raises(TunesmithError, match="newer version") as caught:
@@ -50,8 +64,8 @@ def test_a_database_of_a_newer_version_is_refused_in_one_sentence(tmp_path):
     database.close()
 
 
-def test_a_job_of_the_first_shape_keeps_what_it_was_asked_and_what_it_made(tmp_path):
-    database = Database(tmp_path / "t.db")
+def test_a_job_of_the_first_shape_keeps_what_it_was_asked_and_what_it_made(nothing):
+    database = Database(*nothing)
     upgrade(database, "0001")
     with database.write() as connection:
         connection.exec_driver_sql(

@@ -10,8 +10,8 @@ from tunesmith.types import DEFAULT_PROJECT
 
 
 @pytest.fixture
-def connection(tmp_path):
-    database = open_database(tmp_path / "t.db")
+def connection(where):
+    database = open_database(*where)
     with database.write() as connection:
         for index in range(5):
             files.add(connection, File(f"file-{index}", "a", "fine-tune" if index != 2 else "evals", 1, "00", created=7))

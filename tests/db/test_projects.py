@@ -9,8 +9,8 @@ from tunesmith.types import DEFAULT_PROJECT
 
 
 @pytest.fixture
-def connection(tmp_path):
-    database = open_database(tmp_path / "t.db")
+def connection(where):
+    database = open_database(*where)
     with database.write() as connection:
         yield connection
     database.close()

@@ -9,8 +9,8 @@ from tunesmith.store import BlobStore
 
 
 @pytest.fixture
-def database(tmp_path):
-    opened = open_database(tmp_path / "t.db")
+def database(where):
+    opened = open_database(*where)
     yield opened
     opened.close()
 

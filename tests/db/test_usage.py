@@ -8,8 +8,8 @@ from tunesmith.db.usage import Used
 
 
 @pytest.fixture
-def connection(tmp_path):
-    database = open_database(tmp_path / "t.db")
+def connection(where):
+    database = open_database(*where)
     with database.write() as connection:
         yield connection
     database.close()

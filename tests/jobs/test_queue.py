@@ -29,8 +29,8 @@ def clock():
 
 
 @pytest.fixture
-def queue(tmp_path, clock):
-    database = open_database(tmp_path / "t.db")
+def queue(where, clock):
+    database = open_database(*where)
     yield Queue(database, lease_seconds=30, clock=clock)
     database.close()
 
@@ -218,6 +218,7 @@ def test_the_leases_of_a_dead_server_end_at_once(queue):
     assert queue.heartbeat(alive).lease_owner == "alive"
 
 
+@pytest.mark.parametrize("where", ["sqlite"], indirect=True)
 def test_claiming_uses_an_index_and_sorts_no_table(queue):
     batches = "select num from jobs where kind = 'batch'"
     plans = {

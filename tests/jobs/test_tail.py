@@ -15,8 +15,8 @@ from tunesmith.runfolder import EventLog, RunFolder
 
 
 @pytest.fixture
-def queue(tmp_path):
-    database = open_database(tmp_path / "t.db")
+def queue(where):
+    database = open_database(*where)
     made = Queue(database, lease_seconds=30)
     made.submit(tuning_job("job"))
     made.accept(made.claim_unchecked("a"), num_rows=1)

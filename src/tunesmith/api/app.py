@@ -113,7 +113,7 @@ def _on_loop(call: Callable[[bool], None]) -> Callable[[bool], None]:
 
 def _open(settings: Settings, router: Router, on_training: Callable[[bool], None]) -> Desk:
     dirs = settings.dirs.make()
-    database = open_database(dirs.database)
+    database = open_database(dirs.database, settings.database_url)
     store = BlobStore(dirs.blobs)
     queue = Queue(database, lease_seconds=settings.lease_seconds)
     supervisor = Supervisor(settings, queue, store, on_training)

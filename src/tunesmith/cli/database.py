@@ -1,5 +1,6 @@
 """Opens a data directory's database beside a server that may be running on it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +15,16 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened(data_dir: Path, *, make: bool = False) -> Iterator["Database"]:
-    """The database of `data_dir`. Raises NotFound when there is none, unless `make`."""
+    """The database of `data_dir`, or the one that TUNESMITH_DATABASE_URL names. Raises NotFound when there is
+    none, unless `make`."""
     from tunesmith.db.migrate import open_database
 
-    dirs = DataDir(data_dir.absolute())
+    dirs, url = DataDir(data_dir.absolute()), os.environ.get("TUNESMITH_DATABASE_URL")
     if make:
         dirs.make()
-    elif not dirs.database.exists():
+    elif not (dirs.database.exists() or (url and dirs.root.is_dir())):
         raise NotFound(f"There is no server's data in {data_dir}.", hint="Pass --data-dir, or start `tunesmith serve` there.")
-    database = open_database(dirs.database)
+    database = open_database(dirs.database, url)
     try:
         yield database
     finally:

@@ -19,11 +19,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
+PRIVATE_WEBHOOKS = typer.Option(
+    None, "--allow-private-webhooks", help="Deliver webhooks to private addresses, and without TLS, too."
+)
+
+DATABASE_URL = typer.Option(
+    None, metavar="URL", envvar="TUNESMITH_DATABASE_URL", help="PostgreSQL instead of a file: postgresql://user@host/name."
+)
+
+
 @app.command()
 def serve(
     host: str = typer.Option(None, help="Address to listen on [default: 127.0.0.1]."),
     port: int = typer.Option(None, min=0, max=65535, help="Port; 0 takes a free one [default: 8040]."),
     data_dir: Path = typer.Option(None, help="Folder of database, files, runs and adapters [default: .tunesmith]."),
+    database_url: str = DATABASE_URL,
     base: list[str] = typer.Option(None, help="Base model to train on and serve; may be repeated [default: tunesmith/tiny]."),
     alias: list[str] = typer.Option(None, metavar="NAME=MODEL", help="Another name of a model, for scripts; may be repeated."),
     embedding_model: str = typer.Option(None, metavar="BASE", help="Base that computes embeddings, whichever is asked."),
@@ -37,9 +47,7 @@ def serve(
     upstream_key_env: str = typer.Option(None, metavar="NAME", help="Environment variable with the key for --upstream."),
     tensor_parallel: int = typer.Option(None, min=1, help="With --engine vllm: GPUs per engine [default: 1]."),
     quantization: str = typer.Option(None, metavar="Q", help="With --engine vllm: passed on as its --quantization."),
-    allow_private_webhooks: bool = typer.Option(
-        None, "--allow-private-webhooks", help="Deliver webhooks to private addresses, and without TLS, too."
-    ),
+    allow_private_webhooks: bool = PRIVATE_WEBHOOKS,
     exit_with_parent: bool = typer.Option(False, "--exit-with-parent", help="Stop when the process that started this one ends."),
 ) -> None:
     """Serve the OpenAI-compatible API. Prints one line when it is ready."""
@@ -50,7 +58,8 @@ def serve(
         _exit_with_parent()
     bases = tuple(_absolute(name) for name in base) if base else None
     settings = Settings.from_environment(
-        host=host, port=port, data_dir=data_dir, bases=bases, threads=threads, lazy=lazy, replicas=replicas, quantize=quantize,
+        host=host, port=port, data_dir=data_dir, database_url=database_url, bases=bases, threads=threads, lazy=lazy,
+        replicas=replicas, quantize=quantize,
         engine=engine, upstream=upstream, upstream_key_env=upstream_key_env, tensor_parallel=tensor_parallel,
         quantization=quantization, aliases=_whole_paths(to_aliases(alias)) if alias else None,
         embedding_model=_absolute(embedding_model) if embedding_model else None,
@@ -96,7 +105,7 @@ def _first_key(settings: "Settings") -> None:
     from tunesmith.db import keys
     from tunesmith.db.migrate import open_database
 
-    database = open_database(settings.dirs.make().database)
+    database = open_database(settings.dirs.make().database, settings.database_url)
     with database.write() as connection:
         text = keys.create(connection, "first")[1] if keys.count(connection) == 0 else None
     database.close()

@@ -1,7 +1,6 @@
 """How far each attempt's events.jsonl has been read into rows."""
 
-from sqlalchemy import Connection, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, insert, select, update
 
 from tunesmith.db.tables import attempts
 from tunesmith.types import unix_now
@@ -14,5 +13,6 @@ def offset(connection: Connection, job_id: str, attempt: int) -> int:
 
 
 def set_offset(connection: Connection, job_id: str, attempt: int, value: int) -> None:
-    statement = insert(attempts).values(job_id=job_id, attempt=attempt, offset=value, started=unix_now())
-    connection.execute(statement.on_conflict_do_update(index_elements=["job_id", "attempt"], set_={"offset": value}))
+    mine = (attempts.c.job_id == job_id) & (attempts.c.attempt == attempt)
+    if connection.execute(update(attempts).where(mine).values(offset=value)).rowcount == 0:
+        connection.execute(insert(attempts).values(job_id=job_id, attempt=attempt, offset=value, started=unix_now()))

@@ -4,8 +4,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
 
 from tunesmith.db.paging import page
 from tunesmith.db.tables import events
@@ -43,8 +42,11 @@ def to_row(event: JobEvent) -> dict[str, Any]:
 
 def add(connection: Connection, event: JobEvent) -> bool:
     """True if the event was new; the same (job, attempt, seq) twice is one row."""
-    statement = insert(events).values(to_row(event)).on_conflict_do_nothing(index_elements=["job_id", "attempt", "seq"])
-    return bool(connection.execute(statement.returning(events.c.num)).first())
+    same = (events.c.job_id == event.job_id) & (events.c.attempt == event.attempt) & (events.c.seq == event.seq)
+    if connection.execute(select(events.c.num).where(same)).first() is not None:
+        return False
+    connection.execute(insert(events).values(to_row(event)))
+    return True
 
 
 def say(connection: Connection, job_id: str, message: str, level: Level = "info", **payload: Any) -> None:

@@ -188,7 +188,8 @@ metrics = Table(
     Column("valid_loss", Float),
     Column("valid_token_accuracy", Float),
     # The promise "exactly one current row per optimizer step" is kept by the database itself.
-    Index("one_current_row_per_step", "job_id", "step", unique=True, sqlite_where=text("superseded = 0")),
+    Index("one_current_row_per_step", "job_id", "step", unique=True,
+          sqlite_where=text("superseded = 0"), postgresql_where=text("NOT superseded")),  # fmt: skip
 )
 
 models = Table(

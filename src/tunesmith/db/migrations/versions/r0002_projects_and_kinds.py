@@ -1,7 +1,5 @@
 """Projects own what is made; the jobs table holds orders of every kind, not fine-tuning alone."""
 
-import json
-
 import sqlalchemy as sa
 from alembic import op
 
@@ -38,7 +36,7 @@ def _kinds() -> None:
         order = {"model": row.base} | {name: getattr(row, name) for name in ORDERED}
         result = None if row.result is None else row.result | {"fine_tuned_model": row.fine_tuned_model}
         connection.execute(sa.update(jobs).where(jobs.c.num == row.num).values(
-            order=order, result=sa.null() if result is None else sa.literal(json.dumps(result))
+            order=order, result=sa.null() if result is None else result
         ))
     op.drop_index("jobs_by_status", "jobs")
     op.drop_index("jobs_by_lease", "jobs")
