@@ -128,6 +128,16 @@ def test_one_place_starts_the_engine() -> None:
     assert found(bad, allowed={STARTS_ENGINE: "the only place that starts an engine"}) == []
 
 
+def test_one_place_asks_addresses_that_clients_named() -> None:
+    """The others hold an upstream, the desk's own port, or a hub that the owner of the machine has set."""
+    askers = ("http.client", "urllib.request", "requests", "httpx")
+
+    def bad(file: str) -> Iterator[int]:
+        yield from (line for line, name in imported(FILES[file]) if name.startswith(askers))
+
+    assert found(bad, allowed={"fetch.py": "the one fetcher"}) == []
+
+
 def test_an_error_is_caught_by_name_except_at_a_process_boundary() -> None:
     def bad(file: str) -> Iterator[int]:
         for node in walk(file, ast.ExceptHandler):

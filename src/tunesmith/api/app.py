@@ -32,6 +32,7 @@ from tunesmith.api import (
     tokens,
     uploads,
     usage,
+    webhooks,
 )
 from tunesmith.api.admission import Admission
 from tunesmith.api.auth import Callers
@@ -43,6 +44,7 @@ from tunesmith.api.sweep import sweeping
 from tunesmith.db.migrate import open_database
 from tunesmith.jobs.queue import Queue
 from tunesmith.jobs.runner import Supervisor
+from tunesmith.jobs.webhooks import Courier
 from tunesmith.serving.processes import EngineProcess
 from tunesmith.serving.routing import Router
 from tunesmith.settings import Settings
@@ -50,7 +52,7 @@ from tunesmith.store import BlobStore
 
 RESOURCES = (
     files, uploads, fine_tuning, job_events, checkpoints, graders, batches, models, bases, chat, embeddings, stored, tokens,
-    projects, keys, usage, metrics,
+    projects, keys, usage, metrics, webhooks,
 )
 """Their routers; each route declares its scope (`deps.needs`)."""
 
@@ -69,6 +71,8 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
         desk = await run_in_threadpool(_open, settings, router, _on_loop(router.training))
         app.state.desk = desk
         desk.supervisor.start()
+        courier = Courier(desk.database, allow_private=settings.allow_private_webhooks)
+        courier.start()
         metering = asyncio.ensure_future(desk.admission.meter.run())
         tidying = asyncio.ensure_future(sweeping(desk.database, desk.store))
         try:
@@ -77,6 +81,7 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
             tidying.cancel()
             draining = asyncio.ensure_future(desk.router.drain())
             await run_in_threadpool(desk.supervisor.stop)
+            await run_in_threadpool(courier.stop)
             await draining
             await desk.router.stop()
             await desk.keeper.settled()

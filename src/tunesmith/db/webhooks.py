@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from tunesmith.db.paging import Order, page
+from tunesmith.db.paging import page
 from tunesmith.db.secret import purpose_key
 from tunesmith.db.tables import deliveries, webhooks
 from tunesmith.errors import NotFound
@@ -93,10 +93,9 @@ def get(connection: Connection, webhook_id: str, project: str) -> Webhook:
     return from_row(row)
 
 
-def list_page(
-    connection: Connection, project: str, *, after: str | None, limit: int, order: Order
-) -> tuple[list[Webhook], bool]:
-    found = page(connection, webhooks, webhooks.c.project == project, after=after, limit=limit, order=order)
+def list_page(connection: Connection, project: str, *, after: str | None, limit: int) -> tuple[list[Webhook], bool]:
+    """Newest first, and whether there are more."""
+    found = page(connection, webhooks, webhooks.c.project == project, after=after, limit=limit)
     return [from_row(row) for row in found.rows], found.has_more
 
 
@@ -117,6 +116,10 @@ def remove(connection: Connection, webhook: Webhook) -> None:
 # -- deliveries ---------------------------------------------------------------------------------------------------------
 
 
+def new_delivery_id() -> str:
+    return f"wh_{secrets.token_hex(16)}"
+
+
 def event_body(event_type: str, object_id: str) -> str:
     """OpenAI's event object as it is sent, byte for byte: the signature is of these bytes."""
     event = {"id": f"evt_{secrets.token_hex(16)}", "object": "event", "type": event_type, "created_at": unix_now()}
@@ -129,8 +132,12 @@ def tell(connection: Connection, project: str, event_type: str, object_id: str) 
     body = event_body(event_type, object_id)
     for webhook in map(from_row, found):
         if event_type in webhook.event_types:
-            due = Delivery(f"wh_{secrets.token_hex(16)}", webhook.id, event_type, body, unix_now())
+            due = Delivery(new_delivery_id(), webhook.id, event_type, body, unix_now())
             connection.execute(insert(deliveries).values(asdict(due)))
+
+
+def is_due(connection: Connection, now: float) -> bool:
+    return connection.execute(select(deliveries.c.num).where(deliveries.c.next_try <= now).limit(1)).first() is not None
 
 
 def claim(connection: Connection, now: float, lease_seconds: float) -> tuple[Delivery, Webhook] | None:
