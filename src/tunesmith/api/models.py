@@ -49,10 +49,13 @@ def retrieve(model_id: str, desk: DeskDep, key: KeyDep) -> Model:
 @router.delete("/{model_id:path}")
 async def delete(model_id: str, desk: DeskDep, key: KeyDep) -> Deleted:
     """A fine-tuned model with its checkpoints, or a checkpoint alone, and the files. Its job stays, and keeps the name."""
-    root = desk.settings.dirs.root
-    for gone in await run_in_threadpool(_remove, desk, model_id, key.project):
-        await desk.router.drop(to_target(gone, root))
-        await run_in_threadpool(shutil.rmtree, root / gone.path, ignore_errors=True)
+    dirs = desk.settings.dirs
+    removed = await run_in_threadpool(_remove, desk, model_id, key.project)
+    for gone in removed:
+        await desk.router.drop(to_target(gone, dirs.root))
+        await run_in_threadpool(shutil.rmtree, dirs.root / gone.path, ignore_errors=True)
+    if not removed[0].is_checkpoint:  # with the adapters of epochs that were served no more
+        await run_in_threadpool(shutil.rmtree, dirs.run(removed[0].job_id) / "artifacts", ignore_errors=True)
     return Deleted(id=model_id, object="model")
 
 

@@ -29,6 +29,10 @@ class FineTuned:
     created: int
     project: str = DEFAULT_PROJECT
 
+    @property
+    def is_checkpoint(self) -> bool:
+        return ":ckpt-step-" in self.id
+
 
 def from_row(row: Row[Any]) -> FineTuned:
     values = dict(row._mapping)
@@ -103,8 +107,7 @@ def remove(connection: Connection, model_id: str, project: str) -> list[FineTune
     Raises NotFound, and InvalidRequest for what an alias names.
     """
     model = get_own(connection, model_id, project)
-    is_checkpoint = checkpoints.find(connection, model_id) is not None
-    made = [] if is_checkpoint else [from_checkpoint(row) for row in checkpoints.remove_of_job(connection, model.job_id)]
+    made = [] if model.is_checkpoint else [from_checkpoint(row) for row in checkpoints.remove_of_job(connection, model.job_id)]
     gone = [model, *made]
     for each in gone:
         if named := aliases.list_of(connection, each.id):
