@@ -19,6 +19,8 @@ from tunesmith.api import (
     checkpoints,
     embeddings,
     errors,
+    eval_runs,
+    evals,
     files,
     fine_tuning,
     graders,
@@ -28,6 +30,7 @@ from tunesmith.api import (
     metrics,
     models,
     projects,
+    responses,
     stored,
     tokens,
     uploads,
@@ -35,7 +38,9 @@ from tunesmith.api import (
     webhooks,
 )
 from tunesmith.api.admission import Admission
+from tunesmith.api.asking import resume
 from tunesmith.api.auth import Callers
+from tunesmith.api.background import Background
 from tunesmith.api.deps import Desk, require_key
 from tunesmith.api.keeper import Keeper
 from tunesmith.api.meter import Meter
@@ -51,8 +56,8 @@ from tunesmith.settings import Settings
 from tunesmith.store import BlobStore
 
 RESOURCES = (
-    files, uploads, fine_tuning, job_events, checkpoints, graders, batches, models, bases, chat, embeddings, stored, tokens,
-    projects, keys, usage, metrics, webhooks,
+    files, uploads, fine_tuning, job_events, checkpoints, graders, evals, eval_runs, batches, models, bases, chat,
+    responses, embeddings, stored, tokens, projects, keys, usage, metrics, webhooks,
 )
 """Their routers; each route declares its scope (`deps.needs`)."""
 
@@ -75,10 +80,13 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
         courier.start()
         metering = asyncio.ensure_future(desk.admission.meter.run())
         tidying = asyncio.ensure_future(sweeping(desk.database, desk.store))
+        resuming = asyncio.ensure_future(resume(desk))
         try:
             yield
         finally:
             tidying.cancel()
+            resuming.cancel()
+            await desk.background.stop()
             draining = asyncio.ensure_future(desk.router.drain())
             await run_in_threadpool(desk.supervisor.stop)
             await run_in_threadpool(courier.stop)
@@ -124,4 +132,4 @@ def _open(settings: Settings, router: Router, on_training: Callable[[bool], None
     supervisor = Supervisor(settings, queue, store, on_training)
     callers = Callers(database)
     admission = Admission(database, callers, Meter(database, callers))
-    return Desk(settings, database, store, queue, supervisor, router, callers, admission, Keeper(database, store))
+    return Desk(settings, database, store, queue, supervisor, router, callers, admission, Keeper(database, store), Background())

@@ -7,6 +7,7 @@ from fastapi import Depends, Request, params
 
 from tunesmith.api.admission import Admission
 from tunesmith.api.auth import Callers
+from tunesmith.api.background import Background
 from tunesmith.api.keeper import Keeper
 from tunesmith.api.scopes import ALL, check_scope
 from tunesmith.db.keys import Key
@@ -31,6 +32,7 @@ class Desk:
     callers: Callers
     admission: Admission
     keeper: Keeper
+    background: Background
     withdrawn: set[str] = field(default_factory=set)
     """Bases that this server was started with and offers no more."""
 

@@ -56,8 +56,11 @@ def to_event(value: dict[str, Any], name: str | None = None) -> bytes:
 
 async def json_body(request: Request) -> dict[str, Any]:
     """Raises InvalidRequest for what is not a JSON object."""
+    data = await request.body()
     try:
-        body = json.loads(await request.body())
+        body = json.loads(data)
+        if b"\\ud" in data.lower():
+            json.dumps(body, ensure_ascii=False).encode()  # half a character, which no reply could show
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from error
     if not isinstance(body, dict):
