@@ -92,6 +92,8 @@ class Settings(BaseModel):
     """Eval runs that are worked on at the same time."""
     allow_private_webhooks: bool = False
     """Let webhooks be delivered to addresses of this machine and its networks, and without TLS."""
+    min_examples: int = Field(10, ge=1)
+    """Rows that a training file of a job must have; 10 as OpenAI has it."""
     max_upload_bytes: int = 512 * 1024 * 1024
     """Largest file; 512 MB is OpenAI's limit."""
 

@@ -25,8 +25,8 @@ def checked(tmp_path):
         name = f"{param.removesuffix('_file')}.jsonl"
         path = tmp_path / name
         path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
-        source = Source(param, name, File("file-1", "mine.jsonl", "fine-tune", 1, "00", 1), path)
-        return check(RunFolder(tmp_path), parse({"data": {"train": name}} | recipe), [source])
+        source = Source(param, name, File("file-1", "mine.jsonl", "fine-tune", 1, "00", 1))
+        return check(RunFolder(tmp_path), parse({"data": {"train": name}} | recipe), [source], min_examples=10)
 
     return made
 

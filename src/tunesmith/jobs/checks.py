@@ -18,11 +18,12 @@ from tunesmith.types import JobKind
 
 @dataclass(frozen=True)
 class Place:
-    """Where things lie: the data directory, the rows, the blobs."""
+    """Where things lie: the data directory, the rows, the blobs; and how many examples a training file must have."""
 
     dirs: DataDir
     database: Database
     store: BlobStore
+    min_examples: int
 
     def folder(self, job: Job) -> RunFolder:
         return RunFolder(self.dirs.run(job.id))
@@ -50,9 +51,9 @@ def fine_tuning(job: Job, place: Place) -> Checked:
     for param, key in (("training_file", "train"), ("validation_file", "validation")):
         if job.order.get(param) is not None:
             file = place.file(job, job.order[param])
-            sources.append(prepare.Source(param, job.recipe["data"][key], file, place.store.path(file.sha256)))
-    prepare.lay_out(folder, recipe, sources)
-    return Checked(prepare.check(folder, recipe, sources))
+            sources.append(prepare.Source(param, job.recipe["data"][key], file))
+    prepare.lay_out(folder, recipe, sources, place.store)
+    return Checked(prepare.check(folder, recipe, sources, min_examples=place.min_examples))
 
 
 def batch(job: Job, place: Place) -> Checked:

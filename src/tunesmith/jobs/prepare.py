@@ -1,7 +1,5 @@
 """Before a job is queued: its run folder with the files in it, and whether every row can be used. Knows no queue."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +11,10 @@ from tunesmith.recipes.method import METHODS
 from tunesmith.recipes.run import Recipe
 from tunesmith.runfolder import RunFolder
 from tunesmith.schemas.tuning_order import OURS
-from tunesmith.store import storage_error
+from tunesmith.store import BlobStore
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 MAX_LISTED = 100
-MIN_EXAMPLES = 10
-"""Of a training file, as OpenAI has it."""
 
 EXTRA, FORMAT_ERROR = "message_unrecognized_key", "invalid_file_format"
 """The check after which OpenAI speaks of a file format error, and that error's code."""
@@ -35,12 +31,11 @@ UNEXPECTED = "Unexpected file format, expected either prompt/completion pairs or
 
 
 class Source(NamedTuple):
-    """One file of a job: `param` is OpenAI's name for it, `name` the one in the run folder, `blob` where its bytes lie."""
+    """One file of a job: `param` is OpenAI's name for it, `name` the one in the run folder."""
 
     param: str
     name: str
     file: File
-    blob: Path
 
 
 def data_name(param: str, filename: str) -> str:
@@ -49,30 +44,16 @@ def data_name(param: str, filename: str) -> str:
     return f"{param.removesuffix('_file')}{suffix if suffix in SUFFIXES else '.jsonl'}"
 
 
-def lay_out(folder: RunFolder, recipe: Recipe, sources: list[Source]) -> None:
-    """The run folder with recipe and data; may be done again. Raises StorageFull."""
+def lay_out(folder: RunFolder, recipe: Recipe, sources: list[Source], store: BlobStore) -> None:
+    """The run folder with recipe and data; may be done again. Raises NotFound, StorageFull."""
     folder.create(recipe)
     for source in sources:
         target = folder.data_path(source.name)
         if not target.exists():
-            _link(source.blob, target)
+            store.fetch(source.file.sha256, target)
 
 
-def _link(source: Path, target: Path) -> None:
-    """A hard link costs no space; where the file system has none, a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        partial = target.with_name(f".{target.name}.new")
-        try:
-            shutil.copyfile(source, partial)
-            os.replace(partial, target)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise storage_error(error, target) from error
-
-
-def check(folder: RunFolder, recipe: Recipe, sources: list[Source], *, min_examples: int = MIN_EXAMPLES) -> int:
+def check(folder: RunFolder, recipe: Recipe, sources: list[Source], *, min_examples: int) -> int:
     """How many training rows there are. Raises InvalidData with OpenAI's code and param, naming every line that is wrong."""
     num_rows = 0
     for source in sources:

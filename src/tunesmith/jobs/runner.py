@@ -48,7 +48,7 @@ class Supervisor:
         """`on_training` is called in a thread of ours, with True when a training starts and with False when it has ended."""
         self._settings = settings
         self._queue = queue
-        self._place = Place(settings.dirs, queue.database, store)
+        self._place = Place(settings.dirs, queue.database, store, settings.min_examples)
         self._on_training = on_training
         self._owner = child.identity()
         lanes: dict[JobKind, int] = {"fine_tuning": 1, "batch": settings.max_batches, "eval_run": settings.max_eval_runs}
