@@ -16,6 +16,17 @@ INSTALLED = Path(sys.prefix) / "clients"
 """Where `make clients` puts the clients that are not this environment's own."""
 OTHER = "openai-2.54"
 VERSIONS = ["installed", OTHER]
+BEFORE = """
+import openai, runpy, sys
+print(openai.__version__)
+del sys.argv[0]
+try:
+    runpy.run_path(sys.argv[0])
+except openai.BadRequestError as error:
+    print(error.code, file=sys.stderr)
+    raise
+"""
+"""Says first which client it is, and of a refusal its code."""
 LATER = {
     "dpo": "the method dpo comes with the issue on training methods",
     "rft": "reinforcement and python graders come with the issue on rewards",
@@ -48,9 +59,7 @@ def run_script(served, name, version, *arguments):
     if version == OTHER and not folder.is_dir():
         pytest.skip(f"{OTHER} is not installed: run `make clients`")
     path = f"{folder}:{SCRIPTS}" if version == OTHER else str(SCRIPTS)
-    # The script's first line says which client it is.
-    code = f"import openai, runpy, sys; print(openai.__version__); runpy.run_path({str(SCRIPTS / name)!r} + '.py')"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    command = [sys.executable, "-c", BEFORE, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
     return subprocess.run(command, env=environment(served, PYTHONPATH=path), capture_output=True, text=True)
 
 
