@@ -190,8 +190,11 @@ def test_half_a_character_is_no_json(served):
     assert (status, answer["error"]["code"]) == (400, "invalid_json")
 
 
-def test_what_a_kill_left_open_is_done_again_or_said_to_be_lost(tmp_path):
-    settings = Settings(data_dir=tmp_path, threads=1, lazy=True)
+def test_what_a_kill_left_open_is_done_again_or_said_to_be_lost(tmp_path, talking, monkeypatch):
+    """On a server whose engine is elsewhere: the other server of these tests."""
+    monkeypatch.setenv("ELSEWHERE", talking.key)
+    elsewhere = {"engine": "openai", "upstream": f"http://127.0.0.1:{talking.port}/v1", "upstream_key_env": "ELSEWHERE"}
+    settings = Settings(data_dir=tmp_path, **elsewhere)
     database = open_database(settings.dirs.make().database)
     with database.write() as connection:
         key, text = keys.create(connection, "mine")

@@ -29,6 +29,7 @@ from tunesmith.api import (
     keys,
     metrics,
     models,
+    moderations,
     projects,
     responses,
     stored,
@@ -53,11 +54,11 @@ from tunesmith.jobs.webhooks import Courier
 from tunesmith.serving.processes import EngineProcess
 from tunesmith.serving.routing import Router
 from tunesmith.settings import Settings
-from tunesmith.store import BlobStore
+from tunesmith.store import open_store
 
 RESOURCES = (
     files, uploads, fine_tuning, job_events, checkpoints, graders, evals, eval_runs, batches, models, bases, chat,
-    responses, embeddings, stored, tokens, projects, keys, usage, metrics, webhooks,
+    responses, embeddings, moderations, stored, tokens, projects, keys, usage, metrics, webhooks,
 )
 """Their routers; each route declares its scope (`deps.needs`)."""
 
@@ -127,7 +128,7 @@ def _on_loop(call: Callable[[bool], None]) -> Callable[[bool], None]:
 def _open(settings: Settings, router: Router, on_training: Callable[[bool], None]) -> Desk:
     dirs = settings.dirs.make()
     database = open_database(dirs.database, settings.database_url)
-    store = BlobStore(dirs.blobs)
+    store = open_store(dirs.blobs, settings.store)
     queue = Queue(database, lease_seconds=settings.lease_seconds)
     supervisor = Supervisor(settings, queue, store, on_training)
     callers = Callers(database)

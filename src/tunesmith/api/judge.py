@@ -36,5 +36,5 @@ class DeskJudge:
 
 
 def embedding_model(desk: Desk) -> str:
-    """Who embeds for the metric `cosine`: the base that the server was started with first."""
-    return desk.settings.bases[0]
+    """Who embeds for the metric `cosine`: the embedding model, or else the base that the server was started with first."""
+    return desk.settings.embedding_model or desk.settings.bases[0]

@@ -88,7 +88,8 @@ class Turned:
         logprobs, self._held = self._held, []
         if self._open is None or self._open["type"] != "message":
             events += self._close("completed")
-            item: Json = {"id": item_id("message"), "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+            item: Json = {"id": item_id("message"), "type": "message", "status": "in_progress", "role": "assistant"}
+            item["content"] = []
             events.append(self._add(item))
             item["content"].append({"type": "output_text", "text": "", "annotations": [], "logprobs": []})
             events.append(self._event("response.content_part.added", item, content_index=0, part=dict(item["content"][0])))
