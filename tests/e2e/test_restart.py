@@ -1,0 +1,85 @@
+"""A batch lives through the deaths of its server: what has an answer is not asked again, and its end is told by a webhook."""
+
+import io
+import json
+import signal
+import time
+
+import openai
+import pytest
+from e2e.conftest import run, start, stop
+from jobs.test_webhooks import Receiver
+
+pytestmark = pytest.mark.slow
+
+NUM_REQUESTS = 120
+URL = "/v1/chat/completions"
+
+
+def request(number):
+    messages = [{"role": "user", "content": f"Write about the number {number}"}]
+    body = {"model": "tunesmith/tiny", "messages": messages, "max_tokens": 24, "temperature": 0}
+    return {"custom_id": f"request-{number}", "method": "POST", "url": URL, "body": body}
+
+
+def wait_for(client, batch_id, condition):
+    while not condition(batch := client.batches.retrieve(batch_id)):
+        assert batch.status not in {"failed", "expired", "cancelled"}, batch
+        time.sleep(0.02)
+    return batch
+
+
+def test_a_batch_survives_a_kill_and_a_stop_of_the_server_and_asks_nothing_twice(tmp_path):
+    data, receiver = tmp_path / "data", Receiver()
+    flags = ("--threads", "1", "--allow-private-webhooks")
+    try:
+        server = start(data, *flags)
+        client = server.client(max_retries=20)
+        endpoint = client.post("/webhook_endpoints", cast_to=object, body={
+            "name": "n", "url": receiver.url, "event_types": ["batch.completed"],
+        })  # fmt: skip
+        text = "\n".join(json.dumps(request(number)) for number in range(NUM_REQUESTS))
+        file = client.files.create(file=("input.jsonl", io.BytesIO(text.encode())), purpose="batch")
+        batch = client.batches.create(input_file_id=file.id, endpoint=URL, completion_window="24h")
+        answers = data / "runs" / batch.id / "artifacts" / "answers.jsonl"
+
+        wait_for(client, batch.id, lambda batch: batch.request_counts.completed >= 5)
+        server.process.kill()
+        server.process.wait()
+        stop(server)
+        first = answers.read_bytes()
+
+        server = start(data, *flags)
+        wait_for(server.client(max_retries=20), batch.id, lambda batch: batch.request_counts.completed > first.count(b"\n") + 5)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+        stop(server)
+        second = answers.read_bytes()
+
+        server = start(data, *flags)
+        client = server.client(max_retries=20)
+        batch = wait_for(client, batch.id, lambda batch: batch.status == "completed")
+        assert batch.request_counts.to_dict() == {"total": NUM_REQUESTS, "completed": NUM_REQUESTS, "failed": 0}
+        rows = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+        assert [row["custom_id"] for row in rows] == [f"request-{number}" for number in range(NUM_REQUESTS)]
+        last = answers.read_bytes()
+        whole = first[: first.rfind(b"\n") + 1]
+        assert second.startswith(whole)
+        assert last.startswith(second)
+        lines = [json.loads(line)["line"] for line in last.splitlines()]
+        assert sorted(lines) == list(range(1, NUM_REQUESTS + 1)), "each request has one answer"
+        assert 5 <= first.count(b"\n") < second.count(b"\n") < NUM_REQUESTS, "both ends came in the middle"
+        while not receiver.got:
+            time.sleep(0.02)
+        headers, body = receiver.got[-1]
+        event = client.webhooks.unwrap(body, headers, secret=endpoint["signing_secret"])
+        assert (event.type, event.data.id) == ("batch.completed", batch.id)
+        keys = json.loads(run("keys", "list", "--data-dir", data, "--json").stdout)
+        mine = [key for key in keys if key["name"] == f"job {batch.id}"]
+        assert len(mine) == 3
+        assert all(key["revoked_at"] for key in mine), "no attempt left a key behind"
+        with pytest.raises(openai.BadRequestError):
+            client.batches.cancel(batch.id)
+    finally:
+        stop(server)
+        receiver.close()
