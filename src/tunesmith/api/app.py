@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
 from tunesmith.api import (
+    adapters,
     bases,
     batches,
     chat,
@@ -30,6 +31,7 @@ from tunesmith.api import (
     metrics,
     models,
     moderations,
+    plan,
     projects,
     responses,
     stored,
@@ -57,8 +59,8 @@ from tunesmith.settings import Settings
 from tunesmith.store import open_store
 
 RESOURCES = (
-    files, uploads, fine_tuning, job_events, checkpoints, graders, evals, eval_runs, batches, models, bases, chat,
-    responses, embeddings, moderations, stored, tokens, projects, keys, usage, metrics, webhooks,
+    files, uploads, fine_tuning, job_events, checkpoints, graders, evals, eval_runs, batches, models, adapters, plan,
+    bases, chat, responses, embeddings, moderations, stored, tokens, projects, keys, usage, metrics, webhooks,
 )
 """Their routers; each route declares its scope (`deps.needs`)."""
 

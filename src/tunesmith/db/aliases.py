@@ -67,7 +67,8 @@ def list_of(connection: Connection, model: str) -> list[Alias]:
     return [from_row(row) for row in connection.execute(select(aliases).where(aliases.c.model == model))]
 
 
-def remove(connection: Connection, project: str, name: str) -> None:
-    """Raises NotFound."""
+def remove(connection: Connection, project: str, name: str) -> Alias:
+    """The alias that was. Raises NotFound."""
     found = get(connection, project, name)
     connection.execute(delete(aliases).where(aliases.c.id == found.id))
+    return found

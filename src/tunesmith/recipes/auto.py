@@ -26,6 +26,11 @@ def batch_size(num_rows: int) -> int:
     return min(32, max(8, 2 ** round(math.log2(max(1, num_rows * 0.002))))) if num_rows >= 8 else max(1, num_rows)
 
 
+def num_steps(num_rows: int, batch_size: int, epochs: float) -> int:
+    """Optimizer steps of a run. Every step has a full batch; a batch may reach into the next epoch. At least 1."""
+    return max(1, math.ceil(epochs * num_rows / batch_size))
+
+
 def resolve(recipe: Recipe, *, hidden_size: int, num_rows: int, max_positions: int) -> Recipe:
     """The recipe with every open number of its method filled in; what stands there already stays."""
     method = recipe.method

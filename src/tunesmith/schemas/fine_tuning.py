@@ -57,7 +57,7 @@ class FineTuningJob(Wire):
 def from_row(job: Job) -> FineTuningJob:
     result, order = job.result or {}, job.order
     type = order.get("method", "supervised")
-    numbers = _numbers(order["hyperparameters"], result.get("hyperparameters", {}))
+    numbers = to_numbers(order["hyperparameters"], result.get("hyperparameters", {}))
     return FineTuningJob(
         id=job.id,
         created_at=job.created,
@@ -83,7 +83,7 @@ def from_row(job: Job) -> FineTuningJob:
     )
 
 
-def _numbers(asked: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+def to_numbers(asked: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     """The hyperparameters by OpenAI's names: what was asked, and in place of each `auto` what the run's method chose."""
     names = {*asked, "n_epochs", "batch_size", "learning_rate_multiplier"}
     known = {name: chosen[field] for name in names if chosen.get(field := FIELDS.get(name, name)) is not None}

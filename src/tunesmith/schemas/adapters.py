@@ -1,0 +1,80 @@
+"""Adapter versions and aliases on the wire: ours, for OpenAI has none. A version is named by its content hash."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tunesmith.db.aliases import Alias as AliasRow
+from tunesmith.db.models import FineTuned
+from tunesmith.models.artifact import OURS, WEIGHTS
+from tunesmith.models.shelf import read_json
+from tunesmith.schemas.common import Body, Wire
+
+ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Adapter(Wire):
+    """One immutable state of an adapter, whatever it is called."""
+
+    id: str
+    """The content hash: equal ones compute the same."""
+    object: Literal["adapter"] = "adapter"
+    created_at: int
+    base: str
+    quantization: str
+    job_id: str
+    models: list[str]
+    """Fine-tuned models and checkpoints that it answers as."""
+    aliases: list[str]
+    kind: str | None
+    rank: int | None
+    """None for a soft prompt, and where the files are gone."""
+    bytes: int | None
+
+
+class AliasPut(Body):
+    """The body of POST /v1/adapters/aliases: makes an alias, or moves it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=ALIAS)]
+    model: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class Alias(Wire):
+    id: str
+    object: Literal["adapter.alias"] = "adapter.alias"
+    name: str
+    model: str
+    previous: str | None
+    """The model that it stood for before it was moved: where a rollback goes."""
+    created_at: int
+    moved_at: int
+
+
+class AliasDeleted(Wire):
+    id: str
+    object: Literal["adapter.alias"] = "adapter.alias"
+    deleted: bool = True
+
+
+def from_models(same: list[FineTuned], aliases: list[AliasRow], root: Path) -> Adapter:
+    """Models of one content hash, oldest first, as the version that they are; `root` is the data directory."""
+    first, names = same[0], [model.id for model in same]
+    folder = root / first.path
+    told = read_json(folder / OURS) if (folder / OURS).is_file() else {}
+    return Adapter(
+        id=first.content_hash,
+        created_at=first.created,
+        base=first.base,
+        quantization=first.quantization,
+        job_id=first.job_id,
+        models=names,
+        aliases=[alias.name for alias in aliases if alias.model in names],
+        kind=told.get("kind"),
+        rank=told.get("rank") or None,
+        bytes=(folder / WEIGHTS).stat().st_size if (folder / WEIGHTS).is_file() else None,
+    )
+
+
+def from_alias(row: AliasRow) -> Alias:
+    return Alias(id=row.id, name=row.name, model=row.model, previous=row.previous, created_at=row.created, moved_at=row.moved)
