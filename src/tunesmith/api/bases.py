@@ -85,6 +85,7 @@ async def remove(base_id: str, desk: DeskDep) -> dict[str, Any]:
     """Offers it no more; its answers end, then its engines are stopped. Its files stay where they are."""
     base = await run_in_threadpool(find_offered, desk, base_id)
     desk.withdrawn.add(base.id)
+    desk.names.forget()
     await desk.router.remove(base.id)
     return {"id": base.id, "object": "base", "deleted": True}
 

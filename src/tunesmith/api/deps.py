@@ -9,6 +9,7 @@ from tunesmith.api.admission import Admission
 from tunesmith.api.auth import Callers
 from tunesmith.api.background import Background
 from tunesmith.api.keeper import Keeper
+from tunesmith.api.names import Names
 from tunesmith.api.scopes import ALL, check_scope
 from tunesmith.db.keys import Key
 from tunesmith.db.session import Database
@@ -33,6 +34,7 @@ class Desk:
     admission: Admission
     keeper: Keeper
     background: Background
+    names: Names = field(default_factory=Names)
     withdrawn: set[str] = field(default_factory=set)
     """Bases that this server was started with and offers no more."""
 

@@ -45,7 +45,12 @@ async def target_of(desk: Desk, model: object, project: str) -> Target:
         raise InvalidRequest("You must provide a model.", hint="GET /v1/models lists them.", param="model", code=code)
     if _is_started_base(desk, desk.settings.aliases.get(model, model)):
         return resolve(desk, model, project)
-    return await run_in_threadpool(resolve, desk, model, project)
+    num_writes = desk.database.num_writes
+    target = desk.names.get(model, project, num_writes)
+    if target is None:
+        target = await run_in_threadpool(resolve, desk, model, project)
+        desk.names.put(model, project, target, num_writes)
+    return target
 
 
 def _is_started_base(desk: Desk, model: str) -> bool:

@@ -45,6 +45,8 @@ class Database:
     def __init__(self, path: Path, url: str | None = None):
         """`url` is postgresql://...; without it the database is the file `path`."""
         self.path = path
+        self.num_writes = 0
+        """Transactions that wrote through this object: while it stays, what was read before is still true of them."""
         self.url = None if url is None else to_url(url)
         self.engine = _open_sqlite(path) if self.url is None else _open_postgresql(self.url)
 
@@ -73,6 +75,7 @@ class Database:
             if not self.is_sqlite:
                 connection.exec_driver_sql(f"select pg_advisory_xact_lock({WRITER})")
             yield connection
+        self.num_writes += 1
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
