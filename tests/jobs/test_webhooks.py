@@ -58,8 +58,8 @@ class Clock:
 
 
 @pytest.fixture
-def queue(tmp_path):
-    database = open_database(tmp_path / "t.db")
+def queue(where):
+    database = open_database(*where)
     yield Queue(database)
     database.close()
 

@@ -3,39 +3,31 @@
 What is delivered, and when, the courier knows (`jobs/webhooks.py`).
 """
 
-import secrets
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from tunesmith import fetch
 from tunesmith.api.deps import DeskDep, KeyDep, needs
 from tunesmith.db import webhooks
-from tunesmith.db.webhooks import Webhook
 from tunesmith.jobs.webhooks import send
 from tunesmith.schemas import webhooks as wire
 from tunesmith.schemas.common import to_list
-from tunesmith.types import unix_now
 
 router = APIRouter(prefix="/v1", dependencies=[needs("webhooks")])
 
-OVERLAP_SECONDS = 24 * 3600
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 @router.get("/webhook_event_types")
 def list_event_types() -> dict[str, Any]:
-    return {"object": "list", "data": list(get_args(wire.EventType))}
+    return {"object": "list", "data": list(wire.EVENT_TYPES)}
 
 
 @router.post("/webhook_endpoints")
 def create(body: wire.WebhookCreate, desk: DeskDep, key: KeyDep) -> wire.WebhookWithSecret:
     """The signing secret is shown here, and never again."""
-    fetch.parse(body.url, allow_private=desk.settings.allow_private_webhooks)
-    now = unix_now()
-    webhook = Webhook(
-        f"we_{secrets.token_hex(12)}", key.project, body.name, body.url, list(body.event_types), now, now, webhooks.new_salt()
-    )
+    allow_private = desk.settings.allow_private_webhooks
+    webhook = wire.to_webhook(key.project, body.name, body.url, list(body.event_types), allow_private=allow_private)
     with desk.database.write() as connection:
         webhooks.add(connection, webhook)
         return wire.with_secret(webhook, webhooks.signing_secrets(connection, webhook)[0])
@@ -58,11 +50,11 @@ def retrieve(webhook_id: str, desk: DeskDep, key: KeyDep) -> wire.WebhookEndpoin
 
 @router.post("/webhook_endpoints/{webhook_id}")
 def update(webhook_id: str, body: wire.WebhookUpdate, desk: DeskDep, key: KeyDep) -> wire.WebhookEndpoint:
-    if body.url is not None:
-        fetch.parse(body.url, allow_private=desk.settings.allow_private_webhooks)
+    values = body.model_dump(exclude_none=True)
+    wire.check(values, allow_private=desk.settings.allow_private_webhooks)
     with desk.database.write() as connection:
         webhook = webhooks.get(connection, webhook_id, key.project)
-        webhook = webhooks.change(connection, webhook, **body.model_dump(exclude_none=True))
+        webhook = webhooks.change(connection, webhook, **values)
         return wire.from_row(webhook, webhooks.signing_secrets(connection, webhook)[0])
 
 
@@ -80,10 +72,7 @@ def rotate_secret(webhook_id: str, desk: DeskDep, key: KeyDep, body: wire.Rotate
     keeps = body is not None and body.keep_old_secret_active_for_24_hours
     with desk.database.write() as connection:
         webhook = webhooks.get(connection, webhook_id, key.project)
-        webhook = webhooks.change(
-            connection, webhook, salt=webhooks.new_salt(), old_salt=webhook.salt if keeps else None,
-            old_until=unix_now() + OVERLAP_SECONDS if keeps else None,
-        )  # fmt: skip
+        webhook = webhooks.rotate(connection, webhook, keep_old=keeps)
         return wire.with_secret(webhook, webhooks.signing_secrets(connection, webhook)[0])
 
 

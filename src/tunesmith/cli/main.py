@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "engines": ("engines", "Engines to serve with: list, install, remove."),
     "projects": ("projects", "Projects: create, list, show, change, archive."),
     "keys": ("keys", "API keys: create, list, show, rotate, revoke."),
+    "webhooks": ("webhooks", "Webhooks: create, list, show, change, delete, rotate, test, deliveries."),
     "usage": ("usage", "What was used: requests and tokens."),
     "doctor": ("doctor", "What this machine can do, and what follows."),
 }

@@ -18,6 +18,8 @@ from tunesmith.db.tables import deliveries, webhooks
 from tunesmith.errors import NotFound
 from tunesmith.types import unix_now
 
+OVERLAP_SECONDS = 24 * 3600
+
 
 @dataclass(frozen=True)
 class Webhook:
@@ -84,18 +86,20 @@ def add(connection: Connection, webhook: Webhook) -> None:
     connection.execute(insert(webhooks).values(asdict(webhook)))
 
 
-def get(connection: Connection, webhook_id: str, project: str) -> Webhook:
-    """A webhook of the project. Raises NotFound."""
-    row = connection.execute(select(webhooks).where(webhooks.c.id == webhook_id, webhooks.c.project == project)).first()
+def get(connection: Connection, webhook_id: str, project: str | None) -> Webhook:
+    """A webhook of the project, or of any when None. Raises NotFound."""
+    mine = webhooks.c.id == webhook_id
+    row = connection.execute(select(webhooks).where(mine if project is None else mine & (webhooks.c.project == project))).first()
     if row is None:
         hint = "`tunesmith webhooks list` shows what there is."
         raise NotFound(f"No such webhook endpoint: {webhook_id[:80]}.", hint=hint, param="webhook_endpoint_id")
     return from_row(row)
 
 
-def list_page(connection: Connection, project: str, *, after: str | None, limit: int) -> tuple[list[Webhook], bool]:
-    """Newest first, and whether there are more."""
-    found = page(connection, webhooks, webhooks.c.project == project, after=after, limit=limit)
+def list_page(connection: Connection, project: str | None, *, after: str | None, limit: int) -> tuple[list[Webhook], bool]:
+    """Newest first, and whether there are more; of all projects when None."""
+    where = [] if project is None else [webhooks.c.project == project]
+    found = page(connection, webhooks, *where, after=after, limit=limit)
     return [from_row(row) for row in found.rows], found.has_more
 
 
@@ -105,6 +109,12 @@ def change(connection: Connection, webhook: Webhook, **values: Any) -> Webhook:
         return webhook
     mine = update(webhooks).where(webhooks.c.id == webhook.id).values(**values, updated=unix_now())
     return from_row(connection.execute(mine.returning(webhooks)).one())
+
+
+def rotate(connection: Connection, webhook: Webhook, *, keep_old: bool) -> Webhook:
+    """With a new secret; the old one signs beside it for a day more, if it is kept."""
+    until = unix_now() + OVERLAP_SECONDS if keep_old else None
+    return change(connection, webhook, salt=new_salt(), old_salt=webhook.salt if keep_old else None, old_until=until)
 
 
 def remove(connection: Connection, webhook: Webhook) -> None:

@@ -45,8 +45,6 @@ EVENTS: dict[JobKind, dict[str, str]] = {
 }
 """Kind -> how a job ended -> the webhook event that says so."""
 
-EVENT_TYPES = tuple(name for names in EVENTS.values() for name in names.values())
-
 
 def line(job: Job, moment: str) -> str:
     return LINES[job.kind][moment].format(**{**job.order, "id": job.id})

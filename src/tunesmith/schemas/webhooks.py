@@ -1,17 +1,22 @@
 """Webhook endpoints on the wire, in OpenAI's words; deliveries in ours."""
 
-from typing import Annotated, Any, Literal
+import secrets
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from tunesmith.db.webhooks import Delivery, Webhook
+from tunesmith import fetch
+from tunesmith.db.webhooks import Delivery, Webhook, new_salt
+from tunesmith.errors import InvalidRequest
 from tunesmith.schemas.common import Body, Wire
+from tunesmith.types import unix_now
 
 EventType = Literal[
     "fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled",
     "batch.completed", "batch.failed", "batch.expired", "batch.cancelled",
     "eval.run.succeeded", "eval.run.failed", "eval.run.canceled",
 ]  # fmt: skip
+EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 EventTypes = Annotated[list[EventType], Field(min_length=1, max_length=32)]
 
@@ -83,6 +88,23 @@ class WebhookDelivery(Wire):
     status_code: int | None
     error: str | None
     event: str
+
+
+def to_webhook(project: str, name: str, url: str, event_types: list[str], *, allow_private: bool) -> Webhook:
+    """A new one. Raises InvalidRequest."""
+    check({"url": url, "event_types": event_types}, allow_private=allow_private)
+    now = unix_now()
+    return Webhook(f"we_{secrets.token_hex(12)}", project, name, url, event_types, now, now, new_salt())
+
+
+def check(values: dict[str, Any], *, allow_private: bool) -> None:
+    """Raises InvalidRequest for an address that may not be told, and for an event that there is not."""
+    if "url" in values:
+        fetch.parse(values["url"], allow_private=allow_private)
+    for name in values.get("event_types", ()):
+        if name not in EVENT_TYPES:
+            hint = f"There are: {', '.join(EVENT_TYPES)}."
+            raise InvalidRequest(f"There is no event {name!r}.", hint=hint, param="event_types")
 
 
 def from_row(webhook: Webhook, secret: str) -> WebhookEndpoint:
