@@ -169,6 +169,13 @@ def test_a_permission_makes_a_checkpoint_usable_in_another_project_until_it_is_t
         permissions.delete(made.id, fine_tuned_model_checkpoint=name)
 
 
+def test_a_version_is_told_with_its_size_and_rank(served, client, job):
+    name = client.models.retrieve(job.fine_tuned_model).to_dict()["content_hash"]
+    version = served.request("GET", f"/v1/adapters/{name}")[2]
+    assert (version["kind"], version["rank"], version["models"][-1]) == ("lora", 2, job.fine_tuned_model)
+    assert version["bytes"] > 1000
+
+
 def test_at_last_a_deleted_checkpoint_and_a_deleted_model_are_refused_everywhere(served, client, job, checkpoints):
     names = [each.fine_tuned_model_checkpoint for each in checkpoints]
     assert client.models.delete(names[2]).deleted

@@ -3,6 +3,7 @@
 An alias answers like a model wherever a model is named; moving it is promotion, moving it back is rollback.
 """
 
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,6 +12,8 @@ from tunesmith.api.bases import offered
 from tunesmith.api.deps import Desk, DeskDep, KeyDep, needs
 from tunesmith.db import aliases, checkpoints, models
 from tunesmith.errors import InvalidRequest, NotFound
+from tunesmith.models.artifact import OURS, WEIGHTS
+from tunesmith.models.shelf import read_json
 from tunesmith.schemas import adapters as wire
 from tunesmith.schemas.common import to_list
 
@@ -71,4 +74,12 @@ def _versions(desk: Desk, project: str) -> list[wire.Adapter]:
     same: dict[str, list[models.FineTuned]] = {}
     for model in sorted(found, key=lambda model: model.created):
         same.setdefault(model.content_hash, []).append(model)
-    return [wire.from_models(group, named, desk.settings.dirs.root) for group in same.values()]
+    root = desk.settings.dirs.root
+    return [wire.from_models(group, named, _facts(root / group[0].path)) for group in same.values()]
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What an adapter's files say of it; nothing where they are gone."""
+    if not (folder / OURS).is_file():
+        return {}
+    return read_json(folder / OURS) | {"bytes": (folder / WEIGHTS).stat().st_size}

@@ -1,14 +1,11 @@
 """Adapter versions and aliases on the wire: ours, for OpenAI has none. A version is named by its content hash."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from tunesmith.db.aliases import Alias as AliasRow
 from tunesmith.db.models import FineTuned
-from tunesmith.models.artifact import OURS, WEIGHTS
-from tunesmith.models.shelf import read_json
 from tunesmith.schemas.common import Body, Wire
 
 ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -57,11 +54,9 @@ class AliasDeleted(Wire):
     deleted: bool = True
 
 
-def from_models(same: list[FineTuned], aliases: list[AliasRow], root: Path) -> Adapter:
-    """Models of one content hash, oldest first, as the version that they are; `root` is the data directory."""
+def from_models(same: list[FineTuned], aliases: list[AliasRow], facts: dict[str, Any]) -> Adapter:
+    """Models of one content hash, oldest first, as the version that they are; `facts` come from its files: kind, rank, bytes."""
     first, names = same[0], [model.id for model in same]
-    folder = root / first.path
-    told = read_json(folder / OURS) if (folder / OURS).is_file() else {}
     return Adapter(
         id=first.content_hash,
         created_at=first.created,
@@ -70,9 +65,9 @@ def from_models(same: list[FineTuned], aliases: list[AliasRow], root: Path) -> A
         job_id=first.job_id,
         models=names,
         aliases=[alias.name for alias in aliases if alias.model in names],
-        kind=told.get("kind"),
-        rank=told.get("rank") or None,
-        bytes=(folder / WEIGHTS).stat().st_size if (folder / WEIGHTS).is_file() else None,
+        kind=facts.get("kind"),
+        rank=facts.get("rank") or None,
+        bytes=facts.get("bytes"),
     )
 
 
