@@ -172,7 +172,8 @@ def test_given_answers_are_graded_and_what_is_wrong_with_a_row_is_an_item_with_a
 
 
 def test_judges_label_formats_are_passed_on_and_an_engine_s_refusal_is_an_error_of_its_row(client):
-    judge = {"model": MODEL, "input": [{"role": "user", "content": "{{ sample.output_json.a }}"}]}
+    limit = {"max_completions_tokens": 40, "temperature": 0}
+    judge = {"model": MODEL, "input": [{"role": "user", "content": "{{ sample.output_json.a }}"}], "sampling_params": limit}
     criteria = [
         {"type": "label_model", "name": "label", "labels": ["good", "bad"], "passing_labels": ["good", "bad"], **judge},
         {"type": "string_check", "name": "tools", "operation": "eq", "input": "{{ sample.output_tools }}", "reference": "[]"},

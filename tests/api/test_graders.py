@@ -16,8 +16,13 @@ ITEM = {"city": {"names": ["Paris"]}}
 JUDGE = {
     "type": "score_model", "name": "judge", "model": "tunesmith/tiny", "range": [0, 4],
     "input": [{"role": "user", "content": [{"type": "input_text", "text": "Grade from 0 to 4: {{ sample.output_text }}"}]}],
-    "sampling_params": {"temperature": 0, "seed": 1, "max_completions_tokens": 200},
+    "sampling_params": {"temperature": 0, "seed": 1, "max_completions_tokens": 60},
 }
+
+
+@pytest.fixture(scope="module")
+def served(talking):
+    return talking
 
 
 def run(client, grader, sample="in paris", item=ITEM):
@@ -67,10 +72,17 @@ def test_multi_takes_a_table_and_cosine_asks_for_embeddings(client):
 
 
 def test_validate_gives_the_grader_back_as_it_was(served):
-    for grader in (CHECK, JUDGE, {"type": "multi", "graders": CHECK, "calculate_output": "right"}):
+    multi = {"type": "multi", "name": "all", "graders": {"right": CHECK}, "calculate_output": "right"}
+    for grader in (CHECK, JUDGE, multi, multi | {"graders": CHECK}):
         status, headers, body = served.request("POST", VALIDATE, json.dumps({"grader": grader}), headers=JSON)
         assert (status, body) == (200, {"grader": grader})
         assert headers["x-request-id"].startswith("req_")
+
+
+def test_a_name_may_be_missing_and_not_equal_has_two_spellings(served):
+    grader = {key: value for key, value in CHECK.items() if key != "name"} | {"operation": "neq"}
+    status, _, body = served.request("POST", VALIDATE, json.dumps({"grader": grader}), headers=JSON)
+    assert (status, body["grader"]["name"], body["grader"]["operation"]) == (200, "", "ne")
 
 
 @pytest.mark.parametrize(("grader", "param", "code"), [

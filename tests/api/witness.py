@@ -12,7 +12,7 @@ ALLOWED: dict[str, str] = {
     "status: 'paused' is not one of": "OpenAI's own guide and samples return `paused`, its enumeration has forgotten it",
     "purpose: 'evals' is not one of": "files may be uploaded for evals, but the enumeration of what is returned has forgotten it",
     "data_source: {'type': ": "a run echoes what was asked; every template fits two of the specification's shapes of a message",
-    "grader: {'type': 'multi'": "OpenAI's own guide sends a table of graders, the specification has one",
+    "'type': 'multi', 'graders': {": "OpenAI's own guide sends a table of graders, the specification has one",
     "is not one of ['assistant']": "messages of a stored completion's question have any role, as OpenAI's own sample shows",
     ".embedding: '": "vectors are base64 where the client asks for it; the specification has numbers only",
     "_id: None is not of type 'string'": "an empty list has no first and no last id",

@@ -88,7 +88,7 @@ async def test_a_text_that_is_too_long_to_compare_is_an_error_of_its_row():
 
 @pytest.mark.parametrize(("said", "score"), [
     ('{"result": 0.5, "steps": []}', 0.5), ('{"result": 7, "steps": []}', 1), ('{"result": -2}', 0), ("0.75", 0.75),
-    ('{"result": "0.25"}', 0.25),
+    ('{"result": "0.25"}', 0.25), ('{"result": 0.5, "steps": [{"descr', 0.5),
 ])
 async def test_a_judge_s_number_is_moved_into_the_range(said, score):
     judge = Judge(said)
@@ -102,9 +102,10 @@ async def test_a_judge_s_number_is_moved_into_the_range(said, score):
     assert set(sampling["response_format"]["json_schema"]["schema"]["properties"]) == {"result", "steps"}
 
 
-@pytest.mark.parametrize(
-    "said", ["", "fine", '{"result": "fine"}', '{"steps": []}', '{"result": true}', '{"result": NaN}', "[]", "[" * 9000]
-)
+@pytest.mark.parametrize("said", [
+    "", "fine", '{"result": 0.', '{"result": 3', '{"result": "fi', '{"result": "fine"}', '{"steps": []}', '{"result": true}',
+    '{"result": NaN}', "[]", "[" * 9000,
+])
 async def test_a_judge_without_a_number_scores_0_and_is_a_parse_error(said):
     found = await graded(score_model(range=[2, 4]), Judge(said))
     assert (found.score, found.errors) == (0, {"model_grader_parse_error": True})
@@ -116,6 +117,7 @@ async def test_the_range_and_the_sampling_parameters_reach_the_judge():
     assert (await graded(score_model(range=[2, 4], sampling_params=params), judge)).score == 3.5
     sampling = judge.asked[0][2]
     del sampling["response_format"]
+    assert judge.asked[0][1] == [{"role": "user", "content": "Grade It is paris."}]
     assert sampling == {"temperature": 0, "seed": 7, "top_p": 0.5, "max_completion_tokens": 12, "reasoning_effort": "low"}
 
 

@@ -6,6 +6,7 @@ same is data: an answer that cannot be read scores 0 and sets the error that Ope
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,9 @@ STEPS = {
     },
 }
 DEFAULT_RANGE = (0.0, 1.0)
+MAX_TOKENS = 1024
+"""What a judge may write when its grader sets no limit: a small model, held to a schema, may go on with its steps for ever."""
+BEGIN = re.compile(r'\s*\{\s*"result"\s*:\s*')
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ def text_of(message: InputMessage) -> str:
 def to_sampling(params: JudgeSampling) -> dict[str, Any]:
     """OpenAI's sampling parameters of a grader as fields of a chat completion."""
     fields = params.model_dump(exclude_none=True)
-    limit = fields.pop("max_completions_tokens", None)
-    return ({} if limit is None else {"max_completion_tokens": limit}) | fields
+    limit = fields.pop("max_completions_tokens", MAX_TOKENS)
+    return {"max_completion_tokens": limit} | fields
 
 
 def answer_format(result: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +121,20 @@ def _result(text: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return text.strip()
+        return _before_the_cut(text)
     return value.get("result") if isinstance(value, dict) else value
+
+
+def _before_the_cut(text: str) -> Any:
+    """Of JSON whose steps were cut off at the limit of tokens: the result stands first, and is whole if something follows it."""
+    begin = BEGIN.match(text)
+    if begin is None:
+        return text.strip()
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, begin.end())
+    except (ValueError, RecursionError):
+        return None
+    return value if text[end:].lstrip()[:1] in (",", "}") else None
 
 
 def _number(value: Any) -> float | None:
