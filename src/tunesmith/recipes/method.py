@@ -78,6 +78,7 @@ class SftMethod(Method):
     formats: ClassVar[frozenset[str]] = frozenset(
         {"chat", "alpaca", "sharegpt", "prompt_completion", "question_answer", "text"}
     )
+    """Those that have answers to learn, and no bad ones among them."""
 
     type: Literal["sft"] = "sft"
     """The method."""
