@@ -5,11 +5,13 @@ Pure counting: who asks, what it costs and what a refusal says at the wire are a
 
 import math
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 
 from tunesmith.types import Limits
 
-MINUTE = 60.0
+MINUTE, DAY = 60.0, 86_400
+EPOCH = date(1970, 1, 1).toordinal()
 NAMES = ("requests_per_minute", "tokens_per_minute", "jobs_at_once", "tokens_per_day", "tokens_per_month")
 
 
@@ -69,7 +71,12 @@ class Spent:
 
 def today(now: float) -> str:
     """The UTC date of a time since 1970."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    return _date(int(now // DAY))
+
+
+@lru_cache(maxsize=4)
+def _date(days: int) -> str:
+    return date.fromordinal(EPOCH + days).isoformat()
 
 
 def first_of_month(day: str) -> str:
