@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import shutil
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,3 +86,26 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
     """What `open_database` takes: the test runs once on each database."""
     url = request.getfixturevalue("postgresql").new_url() if request.param == "postgresql" else None
     return tmp_path / "t.db", url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[None]:
+    """S3 as moto plays it, on a port of its own; AWS's variables lead there."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"ENDPOINT_URL": f"http://{host}:{port}", "ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test",
+                            "DEFAULT_REGION": "us-east-1"}.items():  # fmt: skip
+            patch.setenv(f"AWS_{name}", value)
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
+        yield
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: None, tmp_path: Path) -> str:
+    """A place of its own in that storage."""
+    return f"s3://bucket/{tmp_path.name}/prefix"

@@ -13,7 +13,7 @@
     +- Overloaded       429   too many requests wait (`retry_after`: seconds after which to ask again)
     |  +- RateLimited         a key or its project asked more often than it may
     |  +- QuotaExceeded       a key or its project has used its tokens of the day or month
-    +- Busy             503   the engine is starting, draining or out of slots
+    +- Busy             503   the engine is starting, draining or out of slots; the database or the storage does not answer
     +- EngineFailed     502   the engine died or answered nonsense
     +- PortInUse              the address is taken
     +- TrainingFailed         a run stopped for a reason that a retry would meet again

@@ -43,6 +43,8 @@ class Settings(BaseModel):
     """Folder of database, files, runs and adapters."""
     database_url: str | None = None
     """PostgreSQL instead of the file in `data_dir`: postgresql://user:password@host/name."""
+    store: str | None = None
+    """S3-compatible storage for files instead of `data_dir`: s3://bucket/prefix, with keys where AWS's tools look for them."""
     host: str = "127.0.0.1"
     """Address to listen on; loopback unless told otherwise, because one key guards everything."""
     port: int = 8040

@@ -5,6 +5,7 @@ The same in S3-compatible storage stands in `store_s3.py`.
 
 import errno
 import hashlib
+import importlib
 import os
 import secrets
 import time
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from tunesmith.errors import InvalidRequest, NotFound, StorageFull
+from tunesmith.errors import InvalidRequest, NotFound, StorageFull, TunesmithError
 
 
 class Blob(NamedTuple):
@@ -92,7 +93,7 @@ class BlobStore:
             file = open(self._file(sha256), "rb")  # noqa: SIM115  (closed when the pieces are read, or given up)
         except FileNotFoundError as error:
             raise missing(sha256) from error
-        return _pieces(file)
+        return pieces(file)
 
     def read(self, sha256: str) -> bytes:
         """The whole blob, for small ones. Raises NotFound."""
@@ -146,6 +147,22 @@ class BlobStore:
             partial.unlink(missing_ok=True)
 
 
+def open_store(root: Path, url: str | None = None) -> BlobStore:
+    """The blobs under `root`, or those at `url` (s3://bucket/prefix), with `root` for what comes in.
+
+    Raises InvalidRequest for storage that is not there, TunesmithError when the programs for it are not installed.
+    """
+    if url is None:
+        return BlobStore(root)
+    try:
+        s3 = importlib.import_module("tunesmith.store_s3")
+    except ImportError as error:
+        raise TunesmithError("S3 needs its client.", hint="Install it: pip install 'tunesmith[s3]'.") from error
+    store = s3.S3Store(url, root)
+    assert isinstance(store, BlobStore)
+    return store
+
+
 def missing(sha256: str) -> NotFound:
     return NotFound(f"The content {sha256[:12]} is not in the store.", hint="Upload the file again.")
 
@@ -165,7 +182,8 @@ def _write(path: Path, chunks: Iterable[bytes], max_bytes: int | None, param: st
     return Blob(digest.hexdigest(), size)
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
+def pieces(file: BinaryIO) -> Iterator[bytes]:
+    """The rest of an open file, which is closed when they are read, or given up."""
     with file:
         while piece := file.read(CHUNK_BYTES):
             yield piece

@@ -45,7 +45,7 @@ class Served:
 
 @contextmanager
 def serve(settings):
-    database = open_database(settings.dirs.make().database)
+    database = open_database(settings.dirs.make().database, settings.database_url)
     with database.write() as connection:
         _, key = keys.create(connection, "test")
     database.close()
@@ -87,6 +87,17 @@ def talking(tmp_path_factory):
     """One server, and one engine, for all modules that only ask it: they override `served` by it."""
     aliases = {"gpt-4o-mini": "tunesmith/tiny"}
     with serve(Settings(data_dir=tmp_path_factory.mktemp("talking"), threads=1, lazy=True, aliases=aliases)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["sqlite-disk", "postgresql-s3"])
+def served_everywhere(request, tmp_path_factory):
+    """For tests of what is stored: once on SQLite and disk, once on PostgreSQL and S3. A module takes it as its `served`."""
+    folder, where = tmp_path_factory.mktemp("data"), {}
+    if request.param == "postgresql-s3":
+        request.getfixturevalue("s3_server")
+        where = {"database_url": request.getfixturevalue("postgresql").new_url(), "store": f"s3://bucket/{folder.name}"}
+    with serve(Settings(data_dir=folder, threads=1, lazy=True, max_upload_bytes=4 * 1024 * 1024, **where)) as running:
         yield running
 
 

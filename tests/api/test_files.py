@@ -31,8 +31,14 @@ END = f"--{BOUNDARY}--\r\n".encode()
 PURPOSE = part("purpose", b"fine-tune")
 
 
+@pytest.fixture(scope="module")
+def served(served_everywhere):
+    return served_everywhere
+
+
 def blobs(served):
-    return sorted(path.name for path in served.desk.store.root.rglob("*") if path.is_file())
+    assert not [path for path in served.desk.store.root.iterdir() if path.is_file()], "something is half done"
+    return sorted(served.desk.store.list_old(-60))
 
 
 def test_an_upload_comes_back_byte_for_byte_and_can_be_deleted(client, served):
@@ -168,8 +174,8 @@ def test_a_file_goes_when_its_time_is_over(client, served):
 def test_what_the_server_makes_can_be_read_like_any_file(client, served):
     blob = served.desk.store.put([b"step,train_loss"])
     with served.desk.database.write() as connection:
-        files.add(connection, files.File("file-made", "metrics.csv", "fine-tune-results", blob.num_bytes, blob.sha256, 1))
-    assert [file.id for file in client.files.list(purpose="fine-tune-results")] == ["file-made"]
+        files.add(connection, files.File("file-made", "out.jsonl", "batch_output", blob.num_bytes, blob.sha256, 1))
+    assert [file.id for file in client.files.list(purpose="batch_output")] == ["file-made"]
     assert client.files.content("file-made").read() == b"step,train_loss"
     client.files.delete("file-made")
 
@@ -190,12 +196,11 @@ def test_a_file_of_another_project_is_not_there(client, served):
 def test_a_blob_that_a_kill_left_without_a_row_is_found_and_taken_away(client, served):
     made = client.files.create(file=("a.jsonl", b"has a row"), purpose="evals")
     lost = served.desk.store.put([b"has none"]).sha256
-    (served.desk.store.root / ".half.new").write_bytes(b"half of")
     assert search(served.desk.database, served.desk.store) == 0
     assert lost in blobs(served)
-    search(served.desk.database, served.desk.store, seconds=0)
+    (served.desk.store.root / ".half.new").write_bytes(b"half of")
+    search(served.desk.database, served.desk.store, seconds=-60)
     assert lost not in blobs(served)
-    assert ".half.new" not in blobs(served)
     assert client.files.content(made.id).read() == b"has a row"
 
 

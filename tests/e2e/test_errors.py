@@ -94,7 +94,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 try:
     store.put([b"x" * 4096] * 64)
 except StorageFull as error:
-    print(error.code, store.path(kept.sha256).read_bytes().decode(), len(list(Path(sys.argv[1]).rglob("*.new"))))
+    print(error.code, store.read(kept.sha256).decode(), len(list(Path(sys.argv[1]).rglob("*.new"))))
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.stdout.split() == ["disk_full", "kept", "0"], done.stderr

@@ -37,7 +37,7 @@ def test_a_job_behind_a_failed_one_ends_with_a_model_that_can_be_served(bench, b
     job_id = bench.order(order={"suffix": "my model"})
     failed = bench.wait_for(bad, "failed")
     assert (failed.error["code"], failed.error["param"], failed.attempt) == ("invalid_training_file", "training_file", 0)
-    assert failed.error["message"].startswith("1 of 21 rows of mine.jsonl cannot be used: line 6: ")
+    assert "1 of 21 examples of mine.jsonl cannot be used: line 6: " in failed.error["message"]
     bench.wait(lambda: bench.job(job_id).status != "validating_files")
     delete_blobs(bench)
     job = bench.wait_for(job_id, "succeeded")

@@ -26,6 +26,7 @@ PRIVATE_WEBHOOKS = typer.Option(
 DATABASE_URL = typer.Option(
     None, metavar="URL", envvar="TUNESMITH_DATABASE_URL", help="PostgreSQL instead of a file: postgresql://user@host/name."
 )
+STORE = typer.Option(None, metavar="URL", envvar="TUNESMITH_STORE", help="S3 instead of the folder: s3://bucket/prefix.")
 
 
 @app.command()
@@ -34,6 +35,7 @@ def serve(
     port: int = typer.Option(None, min=0, max=65535, help="Port; 0 takes a free one [default: 8040]."),
     data_dir: Path = typer.Option(None, help="Folder of database, files, runs and adapters [default: .tunesmith]."),
     database_url: str = DATABASE_URL,
+    store: str = STORE,
     base: list[str] = typer.Option(None, help="Base model to train on and serve; may be repeated [default: tunesmith/tiny]."),
     alias: list[str] = typer.Option(None, metavar="NAME=MODEL", help="Another name of a model, for scripts; may be repeated."),
     embedding_model: str = typer.Option(None, metavar="BASE", help="Base that computes embeddings, whichever is asked."),
@@ -58,8 +60,8 @@ def serve(
         _exit_with_parent()
     bases = tuple(_absolute(name) for name in base) if base else None
     settings = Settings.from_environment(
-        host=host, port=port, data_dir=data_dir, database_url=database_url, bases=bases, threads=threads, lazy=lazy,
-        replicas=replicas, quantize=quantize,
+        host=host, port=port, data_dir=data_dir, database_url=database_url, store=store, bases=bases,
+        threads=threads, lazy=lazy, replicas=replicas, quantize=quantize,
         engine=engine, upstream=upstream, upstream_key_env=upstream_key_env, tensor_parallel=tensor_parallel,
         quantization=quantization, aliases=_whole_paths(to_aliases(alias)) if alias else None,
         embedding_model=_absolute(embedding_model) if embedding_model else None,

@@ -55,7 +55,7 @@ def to_document(value: dict[str, Any]) -> str:
 
 def document(store: BlobStore, row: Stored) -> dict[str, Any]:
     """The question and the answer. Raises NotFound if the blob is gone."""
-    text = store.path(row.sha256).read_bytes() if row.sha256 is not None else row.document or "{}"
+    text = store.read(row.sha256) if row.sha256 is not None else row.document or "{}"
     value = json.loads(text)
     assert isinstance(value, dict)
     return value
