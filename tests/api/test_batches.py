@@ -63,11 +63,20 @@ def test_a_batch_answers_in_the_order_of_its_input_and_tells_counts_usage_and_ti
     assert batch.id in [each.id for each in client.batches.list(limit=100)]
 
 
-def test_embeddings_are_batched_too(client):
-    asked = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "tunesmith/tiny", "input": "Good day"}}
-    batch = ended(client, order(client, asked, endpoint="/v1/embeddings"))
+@pytest.mark.parametrize(
+    ("endpoint", "body", "made"),
+    [
+        ("/v1/embeddings", {"input": "Good day"}, lambda answer: answer["data"][0]["embedding"]),
+        ("/v1/completions", {"prompt": "Good day", "max_tokens": 2}, lambda answer: answer["choices"]),
+        ("/v1/responses", {"input": "Good day", "max_output_tokens": 16, "store": False}, lambda answer: answer["output"]),
+    ],
+)
+def test_other_endpoints_are_batched_too(client, endpoint, body, made):
+    asked = {"custom_id": "a", "method": "POST", "url": endpoint, "body": {"model": "tunesmith/tiny", **body}}
+    batch = ended(client, order(client, asked, endpoint=endpoint))
     assert (batch.status, batch.model, batch.error_file_id) == ("completed", "tunesmith/tiny", None)
-    assert len(rows(client, batch.output_file_id)[0]["response"]["body"]["data"][0]["embedding"]) > 8
+    assert made(rows(client, batch.output_file_id)[0]["response"]["body"])
+    assert batch.usage.input_tokens > 0
 
 
 def test_every_line_that_is_wrong_is_told_and_nothing_is_asked(client):

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from tunesmith.db import events, webhooks
 from tunesmith.db.jobs import Job, add, from_row, get
@@ -99,20 +99,20 @@ class Queue:
     def claim(self, owner: str, kind: JobKind = "fine_tuning") -> Job | None:
         """A job of a kind to run, with a new attempt and token: one whose lease ran out, else the one that waits longest."""
         waiting = (jobs.c.kind == kind, jobs.c.status == "queued")
-        if not self._is_any(*waiting) and not self._is_any(*self._expired(kind)):
+        is_expired = self._is_any(*self._expired(kind))
+        if not is_expired and not self._is_any(*waiting):
             return None
         with self.database.write() as connection:
-            while job := self._claim_expired(connection, owner, kind):
+            while is_expired and (job := self._claim_expired(connection, owner, kind)):
                 if job.crashes < job.max_attempts:
                     events.say(connection, job.id, f"Attempt {job.attempt} takes over: the supervisor was lost", "warn")
                     return job
                 self._fail(connection, job, _worn_out(job, "its supervisor was lost"))
-            waiter = self._claim(connection, owner, *waiting, order=jobs.c.num, status="running", attempt=jobs.c.attempt + 1)
-            if waiter is None:
-                return None
-            if waiter.attempt == 1:
+            begun = {"attempt": jobs.c.attempt + 1, "started": func.coalesce(jobs.c.started, self._now())}
+            waiter = self._claim(connection, owner, *waiting, order=jobs.c.num, status="running", **begun)
+            if waiter is not None and waiter.attempt == 1:
                 events.say(connection, waiter.id, line(waiter, "started"))
-            return self._set(connection, waiter, started=waiter.started or self._now())
+            return waiter
 
     def look(self, job: Job) -> Job:
         """The job as it is now. Raises Fenced when another holds it."""
