@@ -12,7 +12,10 @@ import pytest
 from openai.types import EvalCreateResponse
 from openai.types.evals import RunRetrieveResponse
 from openai.types.evals.runs import OutputItemRetrieveResponse
+from typer.testing import CliRunner
 
+from tunesmith.cli import evals as cli
+from tunesmith.errors import TunesmithError
 from tunesmith.runfolder import RunFolder, read_events
 
 MODEL = "tunesmith/tiny"
@@ -250,6 +253,29 @@ def test_a_run_that_cannot_be_is_refused_by_its_field(client, change, param):
     with pytest.raises(openai.BadRequestError) as caught:
         client.evals.runs.create(define(client).id, data_source={k: v for k, v in whole.items() if v is not None})
     assert caught.value.param == param
+
+
+def test_the_command_line_lists_runs_shows_and_cancels(client, served, tmp_path):
+    def call(*arguments):
+        flags = ["--url", f"http://127.0.0.1:{served.port}/v1", "--key", served.key]
+        result = CliRunner().invoke(cli.app, [*map(str, arguments), *flags], catch_exceptions=False)
+        lines = [line for line in result.stdout.splitlines() if "[info" not in line]  # the server logs in this process too
+        return result.exit_code, "\n".join(lines)
+
+    definition = define(client, [CITY], name="from the command line")
+    rows = [{"item": {"city": "Paris"}, "sample": {"output_text": text}} for text in ("in paris", "in Rome")]
+    source = tmp_path / "source.json"
+    source.write_text(json.dumps({"type": "jsonl", "source": content(*rows)}))
+    assert definition.id in [each["id"] for each in json.loads(call("list", "--limit", 100, "--json")[1])]
+    status, text = call("run", definition.id, source, "--name", "cli", "--json")
+    run = json.loads(text)
+    assert (status, run["status"], run["name"]) == (0, "completed", "cli")
+    assert json.loads(call("show", definition.id, "--json")[1])["runs"][0]["id"] == run["id"]
+    shown = call("show", definition.id, "--run", run["id"])[1].splitlines()
+    assert "1 of 2 passed, 1 failed, 0 without a grade" in shown[0]
+    assert shown[1:] == ["  row 1: fail  city 0"]
+    with pytest.raises(TunesmithError, match="already succeeded"):
+        call("cancel", definition.id, run["id"])
 
 
 # -- life and death ---------------------------------------------------------------------------------------------------------

@@ -110,7 +110,8 @@ def test_a_new_attempt_asks_only_what_has_no_item_also_after_a_torn_line(desk, t
     desk.before = lambda text, times: web.Response(status=503) if text in "45" else None
 
     def lost():
-        raise Fenced("another attempt holds the lease")
+        if len(run.rows()) == 4:
+            raise Fenced("another attempt holds the lease")
 
     with pytest.raises(Fenced):
         run.attempt(1, lost)

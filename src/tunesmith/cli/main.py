@@ -14,6 +14,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "serve": ("serve", "Serve the OpenAI-compatible API."),
     "train": ("train", "Run a recipe here, without a server."),
     "eval": ("eval", "Measure a model: its skills, or rows of a file."),
+    "evals": ("evals", "Evals of a server: list, show, run, cancel."),
     "chat": ("chat", "Talk to a served model."),
     "data": ("data", "Look at training data: check."),
     "jobs": ("jobs", "Fine-tuning jobs: list, show, cancel, logs."),

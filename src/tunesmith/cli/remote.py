@@ -41,10 +41,11 @@ def connect(url: str | None, key: str | None, data_dir: Path) -> Iterator[openai
     key = key or os.environ.get("OPENAI_API_KEY")
     try:
         if key:
-            yield openai.OpenAI(base_url=url, api_key=key)
+            with openai.OpenAI(base_url=url, api_key=key) as client:
+                yield client
         else:
-            with passing_key(data_dir, "command-line") as made:
-                yield openai.OpenAI(base_url=url, api_key=made)
+            with passing_key(data_dir, "command-line") as made, openai.OpenAI(base_url=url, api_key=made) as client:
+                yield client
     except openai.APIConnectionError as error:
         raise TunesmithError(f"No server answers at {url}.", hint="Start one with `tunesmith serve`.") from error
     except openai.APIStatusError as error:
