@@ -1,8 +1,10 @@
 """One job that trains, seen by the official client: its events, numbers, result file, checkpoints, who may use them, its end."""
 
 import base64
+import http.client
 import io
 import json
+import threading
 import time
 
 import openai
@@ -17,6 +19,8 @@ pytestmark = pytest.mark.slow
 
 ROWS = (SUPPORT_DESK / "train.jsonl").read_bytes().splitlines(keepends=True)
 HELLO = [{"role": "user", "content": "hi"}]
+FOLLOWED: dict[str, list[bytes]] = {}
+"""Job -> its stream of events, as it was read from the job's first moment to its end."""
 STEPS = 8
 """16 rows in batches of 8: two steps an epoch, four epochs."""
 
@@ -33,6 +37,9 @@ def job(served):
         method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 4}}},
         extra_body={"recipe": {"adapter": {"rank": 2}, "threads": 1}},
     )
+    stream = threading.Thread(target=lambda: followed.append(raw(served, f"/v1/fine_tuning/jobs/{job.id}/events/stream", {})))
+    followed = FOLLOWED.setdefault(job.id, [])
+    stream.start()
     running = False
     while job.status not in ("succeeded", "failed", "cancelled"):
         time.sleep(0.05)
@@ -42,6 +49,7 @@ def job(served):
             running = True
     assert job.status == "succeeded", job.error
     assert running, "the chosen numbers were not told while it ran"
+    stream.join()
     return job
 
 
@@ -90,17 +98,20 @@ def test_its_events_come_as_a_stream_that_can_be_resumed(served, client, job):
         stream_cls=openai.Stream[FineTuningJobEvent],
     )
     assert [event.id for event in stream] == listed
+    assert ids(FOLLOWED[job.id][0]) == listed
     path = f"/v1/fine_tuning/jobs/{job.id}/events/stream"
-    resumed = raw(served, path, {"last-event-id": listed[-3]}).decode()
-    assert [line[4:] for line in resumed.splitlines() if line.startswith("id: ")] == listed[-2:]
-    assert resumed.endswith("data: [DONE]\n\n")
+    resumed = raw(served, path, {"last-event-id": listed[-3]})
+    assert ids(resumed) == listed[-2:]
+    assert resumed.endswith(b"data: [DONE]\n\n")
     assert served.request("GET", path, headers={"last-event-id": "ftevent-nobody"})[0] == 400
 
 
-def raw(served, path, headers):
-    import http.client
+def ids(stream):
+    return [line[4:] for line in stream.decode().splitlines() if line.startswith("id: ")]
 
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+
+def raw(served, path, headers):
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=280)
     connection.request("GET", path, headers={"authorization": f"Bearer {served.key}"} | headers)
     data = connection.getresponse().read()
     connection.close()

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import pytest
+from openai.types.fine_tuning import FineTuningJob
 from orders import tuning_job
 from pydantic import ValidationError
 
@@ -151,6 +152,17 @@ def test_a_job_on_the_wire_has_all_that_openai_requires():
         assert name in wire
     assert wire["status"] == "validating_files"
     assert wire["seed"] == 42
+
+
+@pytest.mark.parametrize("status", ["validating_files", "queued", "running", "succeeded", "failed", "cancelled"])
+def test_openais_own_model_takes_a_job_in_every_state_strictly(status):
+    error = {"code": "x", "message": "y", "param": None} if status == "failed" else None
+    chosen = {"type": "sft", "epochs": 0.5, "batch_size": 8, "learning_rate_multiplier": 1.0}
+    result = {"hyperparameters": chosen} if status in {"running", "succeeded", "cancelled"} else None
+    wire = from_row(job(status=status, error=error, result=result, metadata={"a": "b"})).model_dump()
+    told = FineTuningJob.model_validate(wire, strict=True)
+    assert told.status == status
+    assert told.hyperparameters.n_epochs == (1 if result else "auto")
 
 
 def test_a_finished_job_tells_the_numbers_that_were_chosen():

@@ -55,8 +55,9 @@ def add(connection: Connection, model: FineTuned) -> None:
 
 def find(connection: Connection, name: str, project: str) -> FineTuned | None:
     """What `project` means by a name, or None where there is nothing that it may use."""
-    alias = aliases.find(connection, project, name)
-    model = _named(connection, name if alias is None else alias.model)
+    model = _named(connection, name)
+    if model is None and (alias := aliases.find(connection, project, name)) is not None:
+        model = _named(connection, alias.model)
     if model is None or model.project == project or permissions.is_granted(connection, model.id, project):
         return model
     return None
