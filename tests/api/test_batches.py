@@ -7,6 +7,8 @@ import time
 import openai
 import pytest
 
+from tunesmith.db import keys
+
 URL = "/v1/chat/completions"
 
 
@@ -162,10 +164,20 @@ def test_another_projects_batch_is_not_there(served, client):
         foreign.batches.create(input_file_id=batch.input_file_id, endpoint=URL, completion_window="24h")
 
 
-def test_a_batchs_key_ends_with_its_attempt_and_may_only_ask(served, client):
-    batch = ended(client, order(client, chat(1)))
-    from tunesmith.db import keys
-
+def test_a_batchs_key_ends_with_its_attempt_and_may_only_ask_at_the_expense_of_who_ordered(served, client):
+    made = client.post("/keys", cast_to=object, body={
+        "name": "thrifty", "models": ["tunesmith/*"], "limits": {"tokens_per_day": 300},
+    })  # fmt: skip
+    thrifty = served.client(api_key=made["key"])
+    lines = [chat(number, max_tokens=20) for number in range(30)]
+    batch = ended(client, order(thrifty, *lines))
     with served.desk.database.read() as connection:
         mine = [key for key in keys.list_all(connection) if key.name == f"job {batch.id}"]
-    assert [(key.scopes, key.revoked is not None) for key in mine] == [(["model.request"], True)]
+    assert [(key.scopes, key.models, key.payer, key.revoked is not None) for key in mine] == [
+        (["model.request"], ["tunesmith/*"], made["id"], True)
+    ]
+    refused = [row["response"]["body"]["error"]["code"] for row in rows(client, batch.error_file_id)]
+    assert 0 < batch.request_counts.completed < 30
+    assert set(refused) == {"insufficient_quota"}
+    again = ended(client, order(thrifty, chat(1, max_tokens=200)))
+    assert again.request_counts.failed == 1, "a second batch has no purse of its own"

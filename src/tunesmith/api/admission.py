@@ -126,7 +126,7 @@ class Ticket:
     def _counted(self, answer: Answer) -> Used:
         """By the engine's word; without it, as when the client left, by the estimate and the events that were sent."""
         adapter = self._target.adapter.name if self._target.adapter is not None else ""
-        used = Used(today(time.time()), self._key.project, self._key.id, self._target.model_id, adapter, requests=1)
+        used = Used(today(time.time()), self._key.project, self._key.account, self._target.model_id, adapter, requests=1)
         told = answer.told.usage
         if told is None:
             given, made, cached = self._reserved.input_tokens, answer.told.num_events, 0
@@ -177,7 +177,7 @@ class Admission:
         return self._callers.limits_of(project) or {}
 
     async def _of_key(self, key: Key) -> Account | None:
-        return await self._account(key.id, key.limits, key=key.id)
+        return await self._account(key.account, key.limits, key=key.account)
 
     async def _of_project(self, project: str) -> Account | None:
         return await self._account(project, self._project_limits(project), project=project)

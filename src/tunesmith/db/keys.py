@@ -31,7 +31,8 @@ class Key:
     """`id` is the public part of the key. Times are seconds since 1970 or None.
 
     `scopes` narrows what the role opens, `models` (ids and patterns such as `ft:*`) whom it may ask; None narrows nothing.
-    `successor` is the key that was made to replace it. `last_used` is right to the minute.
+    `successor` is the key that was made to replace it. `last_used` is right to the minute. `payer` is the key that ordered the
+    job whose worker holds this one: what the worker asks counts as asked by that.
     """
 
     id: str
@@ -47,6 +48,12 @@ class Key:
     expires: int | None = None
     last_used: int | None = None
     successor: str | None = None
+    payer: str | None = None
+
+    @property
+    def account(self) -> str:
+        """The key whose limits and usage a question counts in."""
+        return self.payer or self.id
 
     def works_at(self, now: float) -> bool:
         return self.revoked is None and (self.expires is None or now < self.expires)
@@ -81,12 +88,13 @@ def create(
     models: list[str] | None = None,
     limits: Limits | None = None,
     expires: int | None = None,
+    payer: str | None = None,
 ) -> tuple[Key, str]:
     """A new key and its text, which is kept nowhere."""
     text = _new_text()
     key = Key(
         id=id_of(text), hash=digest(text, pepper(connection)), name=name, created=unix_now(), project=project, role=role,
-        scopes=scopes, models=models, limits=limits, expires=expires,
+        scopes=scopes, models=models, limits=limits, expires=expires, payer=payer,
     )
     connection.execute(insert(keys).values(to_row(key)))
     return key, text

@@ -51,6 +51,7 @@ keys = Table(
     Column("expires", Integer),
     Column("last_used", Integer),
     Column("successor", String),
+    Column("payer", String),
     Index("keys_by_project", "project", "num"),
     sqlite_autoincrement=True,
 )

@@ -1,4 +1,4 @@
-"""The key with which an attempt asks the desk: of the job's project, no mightier than the one that ordered it, and soon gone.
+"""The key with which an attempt asks the desk: no mightier than the one that ordered the job, at its expense, and soon gone.
 
 It travels in the worker's environment and stands nowhere. A server that is killed leaves it; the job's next attempt revokes it.
 """
@@ -30,7 +30,7 @@ def passing_key(database: Database, job: Job) -> Iterator[str]:
         _, text = keys.create(
             connection, name, project=job.project, role="member", scopes=SCOPES[job.kind],
             models=None if giver is None else giver.models, limits=None if giver is None else giver.limits,
-            expires=unix_now() + LONGEST_SECONDS,
+            expires=unix_now() + LONGEST_SECONDS, payer=job.key,
         )
     try:
         yield text

@@ -1,4 +1,4 @@
-"""Webhooks, and an outbox of what is to be delivered to them."""
+"""Webhooks, and an outbox of what is to be delivered to them; keys of workers, which count as their payers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("keys", sa.Column("payer", sa.String))
     op.create_table(
         "webhooks", sa.Column("num", sa.Integer, primary_key=True, autoincrement=True),
         sa.Column("id", sa.String, nullable=False, unique=True), sa.Column("project", sa.String, nullable=False),
