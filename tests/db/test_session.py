@@ -7,7 +7,7 @@ import pytest
 from orders import tuning_job
 from sqlalchemy import inspect
 
-from tunesmith.db import files, jobs
+from tunesmith.db import files, jobs, keys
 from tunesmith.db.files import File
 from tunesmith.db.migrate import open_database
 from tunesmith.db.session import Database, to_url
@@ -126,4 +126,20 @@ def test_a_full_disk_is_said_as_such(tmp_path):
         _fill(database)
     with database.read() as connection:
         assert connection.exec_driver_sql("select count(*) from big").scalar() == 0
+    database.close()
+
+
+def test_only_what_changes_a_row_counts_as_a_write(tmp_path):
+    database = open_database(tmp_path / "t.db")
+    with database.write() as connection:
+        key, _ = keys.create(connection, "x")
+    before = database.num_writes
+    with database.write() as connection:
+        keys.touch(connection, {"nobody": 1})
+    with database.read() as connection:
+        keys.list_all(connection)
+    assert database.num_writes == before
+    with database.write() as connection:
+        keys.touch(connection, {key.id: 1})
+    assert database.num_writes == before + 1
     database.close()

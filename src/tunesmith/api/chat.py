@@ -123,7 +123,7 @@ async def reply(request: Request, answer: Answer, changes: Changes | None = None
     is_changed = changes is not None and changes.is_any and answer.status < 400
     if answer.is_stream:
         return Stream(answer, _changed_events(answer, changes) if is_changed and changes is not None else None)
-    content = await unless_gone(request, answer.read())
+    content = await answer.read()  # it is here already
     if is_changed and changes is not None:
         value = changes.changed(wire.loads(content))
         if changes.is_kept:

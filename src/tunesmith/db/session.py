@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import ArgumentError, DataError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -46,9 +47,10 @@ class Database:
         """`url` is postgresql://...; without it the database is the file `path`."""
         self.path = path
         self.num_writes = 0
-        """Transactions that wrote through this object: while it stays, what was read before is still true of them."""
+        """Transactions through this object that changed something: while it stays, what was read before is still true of them."""
         self.url = None if url is None else to_url(url)
         self.engine = _open_sqlite(path) if self.url is None else _open_postgresql(self.url)
+        event.listen(self.engine, "after_cursor_execute", _note_change)
 
     @property
     def is_sqlite(self) -> bool:
@@ -75,7 +77,8 @@ class Database:
             if not self.is_sqlite:
                 connection.exec_driver_sql(f"select pg_advisory_xact_lock({WRITER})")
             yield connection
-        self.num_writes += 1
+            has_changed = connection.info.pop("has_changed", False)
+        self.num_writes += has_changed
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -128,6 +131,14 @@ def _on_connect(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
 
 def _on_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _note_change(
+    connection: Connection, cursor: Any, statement: str, parameters: Any, context: DefaultExecutionContext | None, many: bool
+) -> None:
+    """Most transactions that may write look for work and find none; an UPDATE that met no row changes nothing."""
+    if context is None or context.isinsert or ((context.isupdate or context.isdelete) and cursor.rowcount != 0):
+        connection.info["has_changed"] = True
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------------------------
