@@ -67,6 +67,7 @@ def batch(job: Job, place: Place) -> Checked:
     found = batch_input.check(target, recipe.endpoint)
     facts = {"model": found.model, "request_counts": {"total": found.num_requests, "completed": 0, "failed": 0}}
     if found.problems:
+        target.unlink()
         message = f"{len(found.problems)} problems in {file.filename}; the first: {found.problems[0]['message']}"
         return Checked(0, {"code": "invalid_input_file", "message": message, "param": "input_file_id", "data": found.problems})
     return Checked(found.num_requests, facts=facts)

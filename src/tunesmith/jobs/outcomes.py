@@ -26,13 +26,15 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the job ends, what is added to its result, the rows that come to be with it, and what its log says of them."""
+    """How the job ends, what is added to its result, the rows that come to be with it, what its log says of them, and what of the
+    run folder is not needed any more."""
 
     result: dict[str, Any]
     status: JobStatus = "succeeded"
     models: list[FineTuned] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    leftovers: list[Path] = field(default_factory=list)
 
     def register(self, connection: Connection) -> None:
         for model in self.models:
@@ -68,16 +70,22 @@ STATUS: dict[str, JobStatus] = {"completed": "succeeded", "expired": "failed", "
 
 
 def answered(job: Job, place: Place, result: dict[str, Any]) -> Outcome:
-    """Output and errors of a batch become files. Raises StorageFull."""
+    """Output and errors of a batch become files, and are nowhere else then: a client that deletes them has deleted them.
+
+    Raises StorageFull.
+    """
     folder, made, names = place.folder(job), [], {}
+    leftovers = [folder.data_path(job.recipe["input"]), folder.artifacts / "answers.jsonl"]
     for key, name in (("output", "output_file_id"), ("errors", "error_file_id")):
         if result[key] is not None:
-            file = _store(job, place, folder.root / result[key], f"{job.id}_{key.removesuffix('s')}.jsonl")
+            path = folder.root / result[key]
+            file = _store(job, place, path, f"{job.id}_{key.removesuffix('s')}.jsonl")
             made.append(file)
+            leftovers.append(path)
             names[name] = file.id
     counts = result["request_counts"]
     said = f"Batch {result['outcome']}: {counts['completed']} of {counts['total']} requests answered, {counts['failed']} failed"
-    return Outcome(result | names, STATUS[result["outcome"]], files=made, said=[said])
+    return Outcome(result | names, STATUS[result["outcome"]], files=made, said=[said], leftovers=leftovers)
 
 
 def _store(job: Job, place: Place, path: Path, filename: str) -> File:

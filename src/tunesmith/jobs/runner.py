@@ -201,3 +201,5 @@ class Supervisor:
             self._fail(job, error)
             return
         self._queue.finish(job, outcome)
+        for path in outcome.leftovers:
+            path.unlink(missing_ok=True)
