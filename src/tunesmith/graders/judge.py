@@ -26,7 +26,7 @@ STEPS = {
     },
 }
 DEFAULT_RANGE = (0.0, 1.0)
-MAX_TOKENS = 1024
+MAX_TOKENS = 512
 """What a judge may write when its grader sets no limit: a small model, held to a schema, may go on with its steps for ever."""
 BEGIN = re.compile(r'\s*\{\s*"result"\s*:\s*')
 

@@ -3,6 +3,7 @@
 import io
 import json
 
+import openai
 from common import MODEL, client, until
 
 ai = client()
@@ -11,7 +12,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "place", "strict": True, "schema": SCHEMA}}
-tag = {"distillation": "cities"}
+tag = {"distillation": f"cities of openai {openai.__version__}"}
 for number in range(12):
     told = ai.chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": f"Name city number {number}."}], store=True, metadata=tag,

@@ -43,16 +43,17 @@ assert all(item.sample.output[0].content is not None for item in items)
 assert ai.evals.runs.output_items.retrieve(items[0].id, eval_id=judged.id, run_id=run.id).id == items[0].id
 
 for number in range(3):
-    ai.responses.create(model=MODEL, input=f"Count to {number}.", max_output_tokens=16, metadata={"set": "counted"})
+    ai.responses.create(model=MODEL, input=f"Count to {number}.", max_output_tokens=16, metadata={"set": judged.id})
 logs = ai.evals.create(
-    name="logs", data_source_config={"type": "logs", "metadata": {"set": "counted"}},
+    name="logs", data_source_config={"type": "logs", "metadata": {"set": judged.id}},
     testing_criteria=[{
         "type": "score_model", "name": "judge", "model": MODEL, "range": [0, 4], "pass_threshold": 0,
         "input": [{"role": "user", "content": "Grade from 0 to 4: {{ sample.output_text }}"}],
+        "sampling_params": {"temperature": 0, "max_completions_tokens": 60},
     }],
 )
 graded = ai.evals.runs.create(
-    logs.id, name="stored", data_source={"type": "responses", "source": {"type": "responses", "metadata": {"set": "counted"}}}
+    logs.id, name="stored", data_source={"type": "responses", "source": {"type": "responses", "metadata": {"set": judged.id}}}
 )
 graded = until(lambda: ai.evals.runs.retrieve(graded.id, eval_id=logs.id), lambda run: run.status in {"completed", "failed"})
 assert graded.status == "completed", graded.error
