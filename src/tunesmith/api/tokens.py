@@ -4,6 +4,7 @@ Knows no tokenizer: the engine has it, and what is told about it stands in the b
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ router = APIRouter(dependencies=[needs("model.request")])
 SHOWN = (
     "add_bos_token", "add_eos_token", "bos_token", "eos_token", "model_max_length", "pad_token", "tokenizer_class", "unk_token",
 )
+
+GENERATION = re.compile(r"(?<=\{%-\s)(?:end)?generation(?=\s*-?%\})|(?<=\{%\s)(?:end)?generation(?=\s*-?%\})")
+"""transformers' mark of what the assistant says. Plain Jinja does not know it; an `if true` in its place writes the same text."""
 
 
 async def ask_tokenizer(request: Request, desk: DeskDep, key: KeyDep) -> Response:
@@ -50,9 +54,11 @@ async def tokenizer_info(desk: DeskDep, key: KeyDep, model: str | None = None) -
 
 def read_info(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    template = folder / "chat_template.jinja"
-    text = template.read_text(encoding="utf-8") if template.is_file() else config.get("chat_template")
-    return {name: _name(config.get(name)) for name in SHOWN} | {"chat_template": text}
+    file = folder / "chat_template.jinja"
+    template = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
+    if isinstance(template, str):
+        template = GENERATION.sub(lambda tag: "endif" if tag[0].startswith("end") else "if true", template)
+    return {name: _name(config.get(name)) for name in SHOWN} | {"chat_template": template}
 
 
 def _name(value: Any) -> Any:
