@@ -10,7 +10,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from tunesmith.api.app import create_app
-from tunesmith.db import evals, events, jobs, keys, models, permissions, projects, stored, webhooks
+from tunesmith.db import aliases, evals, events, jobs, keys, models, permissions, projects, stored, webhooks
 from tunesmith.db.events import JobEvent
 from tunesmith.db.jobs import Job
 from tunesmith.db.models import FineTuned
@@ -64,8 +64,9 @@ def theirs(served):
         for job in made.values():
             jobs.add(connection, job if job.kind != "eval_run" else Job(**{**vars(job), "parent": each.id}))
         events.add(connection, JobEvent(made["fine_tuning"].id, 0, 1, "desk", "secret", 0.0))
-        model = FineTuned("ft:tunesmith/tiny:local:theirs:1", "tunesmith/tiny", "none", "x", "h", made["fine_tuning"].id, now)
+        model = FineTuned("ft:tunesmith/tiny:local:theirs:1", "tunesmith/tiny", "none", "x", "hash-1", made["fine_tuning"].id, now)
         models.add(connection, model)
+        alias = aliases.put(connection, "proj_default", "alias-1", model.id)
         permission = permissions.grant(connection, model.id, "proj_third")
         answers = {kind: stored.Stored(f"{kind}-1", kind, "proj_default", "m", now, {}, DOCUMENT) for kind in stored.NAMES}
         stored.add_all(connection, list(answers.values()))
@@ -77,6 +78,7 @@ def theirs(served):
         "model": model.id, "model_id": model.id, "permission_id": permission.id, "completion_id": answers["completion"].id,
         "response_id": answers["response"].id, "key_id": key.id, "eval_id": each.id, "run_id": made["eval_run"].id,
         "item_id": "outputitem-1", "output_item_id": "outputitem-1", "webhook_id": webhook.id,
+        "content_hash": model.content_hash, "name": alias.name,
     }  # fmt: skip
 
 
