@@ -4,12 +4,13 @@
 # make clients  the official OpenAI clients that the tests use beside the installed one
 # make check  style, types, floors, docs
 # make bench-serve  the engine beside its peers (VLLM_PYTHON=... and ARGS="--only ..." if wanted)
+# make bench-api  the gateway beside LiteLLM's proxy (LITELLM_PYTHON=... if wanted)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test test-vllm bench-serve check clients setup setup-dev clean
+.PHONY: demo serve test test-vllm bench-serve bench-api check clients setup setup-dev clean
 
 demo: setup
 	$(BIN)/tunesmith demo
@@ -24,6 +25,9 @@ test: setup-dev clients
 
 bench-serve: setup-dev
 	$(BIN)/python -m bench.serve $(ARGS)
+
+bench-api: setup-dev
+	$(BIN)/python -m bench.api $(ARGS)
 
 # The driver of vLLM against the real thing, in the environment of TUNESMITH_VLLM_PYTHON or of `tunesmith engines install vllm`.
 test-vllm: setup-dev

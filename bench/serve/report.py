@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 BEGIN, END = "<!-- bench-serve: begin -->", "<!-- bench-serve: end -->"
+"""Around the section of `bench.serve`; other benches have their own name there."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,11 @@ def read_json_lines(path: Path) -> list[Row]:
     return [row for rows in newest.values() for row in rows]
 
 
-def replace_section(page: str, section: str) -> str:
-    """The page with `section` between the markers. Raises ValueError when they are not there once, in order."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in after or END in after:
-        raise ValueError(f"The page needs the markers {BEGIN} and {END}, once each.")
-    return f"{before}{BEGIN}\n{section.strip()}\n{END}{after}"
+def replace_section(page: str, section: str, bench: str = "bench-serve") -> str:
+    """The page with `section` between the bench's markers. Raises ValueError when they are not there once, in order."""
+    opening, closing = (mark.replace("bench-serve", bench) for mark in (BEGIN, END))
+    before, begin, rest = page.partition(opening)
+    _, end, after = rest.partition(closing)
+    if not begin or not end or opening in after or closing in after:
+        raise ValueError(f"The page needs the markers {opening} and {closing}, once each.")
+    return f"{before}{opening}\n{section.strip()}\n{closing}{after}"
