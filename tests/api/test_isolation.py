@@ -64,7 +64,8 @@ def theirs(served):
         for job in made.values():
             jobs.add(connection, job if job.kind != "eval_run" else Job(**{**vars(job), "parent": each.id}))
         events.add(connection, JobEvent(made["fine_tuning"].id, 0, 1, "desk", "secret", 0.0))
-        model = FineTuned("ft:tunesmith/tiny:local:theirs:1", "tunesmith/tiny", "none", "x", "hash-1", made["fine_tuning"].id, now)
+        tuned, base = made["fine_tuning"].id, "tunesmith/tiny"
+        model = FineTuned(f"ft:{base}:local:theirs:1", base, "none", "x", "hash-1", tuned, now)
         models.add(connection, model)
         alias = aliases.put(connection, "proj_default", "alias-1", model.id)
         permission = permissions.grant(connection, model.id, "proj_third")
