@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("chat", "Talk to a served model."),
     "data": ("data", "Look at training data: check."),
     "jobs": ("jobs", "Fine-tuning jobs: list, show, cancel, logs."),
+    "batches": ("batches", "Batches: create, list, show, cancel, output."),
     "models": ("models", "Models: list, show, pull, add, remove."),
     "engines": ("engines", "Engines to serve with: list, install, remove."),
     "projects": ("projects", "Projects: create, list, show, change, archive."),
