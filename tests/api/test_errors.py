@@ -109,3 +109,10 @@ def test_a_location_becomes_a_field_path():
     assert field_path(("body", "method", "supervised", "n_epochs", "constrained-int")) == "method.supervised.n_epochs"
     assert field_path(("query", "limit")) == "limit"
     assert field_path(("body", "hyperparameters", "n_epochs", "literal['auto']")) == "hyperparameters.n_epochs"
+
+
+def test_the_branch_of_a_union_is_no_part_of_a_field_path():
+    body = {"grader": {"type": "score_model", "range": [0, "x"], "input": []}}
+    assert field_path(("body", "grader", "score_model", "range", 1), body) == "grader.range.1"
+    assert field_path(("body", "grader", "score_model", "model"), body, is_missing=True) == "grader.model"
+    assert field_path(("body", "grader", "score_model"), body) == "grader"

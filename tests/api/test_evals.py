@@ -101,6 +101,8 @@ def test_a_definition_is_echoed_listed_changed_and_deleted(client):
      "testing_criteria.0.pass_threshold", "missing_required_parameter"),
     ({"criteria": [{"type": "score_model", "name": "j", "model": "nobody", "input": [{"role": "user", "content": "x"}]}]},
      "testing_criteria.0.model", "model_not_found"),
+    ({"criteria": [CITY, CITY | {"operation": "regex"}]}, "testing_criteria.1.operation", "invalid_value"),
+    ({"criteria": [CITY | {"type": "banana"}]}, "testing_criteria.0", "invalid_value"),
     ({"criteria": [CITY | {"reference": "{{ row.city }}"}]}, "testing_criteria.0.reference", "invalid_template"),
     ({"config": {"type": "custom", "item_schema": {"type": "banana"}}}, "data_source_config.item_schema", "invalid_schema"),
 ])

@@ -86,16 +86,31 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
     first = problems[0]
     if first["type"] == "json_invalid":
         return response("The body is not valid JSON.", status=400, code="invalid_json")
-    path = field_path(first["loc"])
+    path = field_path(first["loc"], error.body, is_missing=first["type"] == "missing")
     if first["type"] == "extra_forbidden":
         return response(f"Unrecognized request argument supplied: {path}.", status=400, param=path, code="unknown_parameter")
     if first["type"] == "missing":
         return response(f"Missing required parameter: {path}.", status=400, param=path, code="missing_required_parameter")
-    same = [problem["msg"] for problem in problems if field_path(problem["loc"]) == path]
+    same = [problem["msg"] for problem in problems if field_path(problem["loc"], error.body) == path]
     message = f"Invalid {path or 'body'}: {', or '.join(dict.fromkeys(same))}."
     return response(message, status=400, param=path or None, code="invalid_value")
 
 
-def field_path(location: Sequence[Any]) -> str:
-    """`("body", "method", "supervised", "n_epochs", "constrained-int")` -> `method.supervised.n_epochs`."""
-    return ".".join(str(part) for part in location[1:] if not UNION_PARTS.fullmatch(str(part)))
+def field_path(location: Sequence[Any], body: Any = None, *, is_missing: bool = False) -> str:
+    """`("body", "method", "supervised", "n_epochs", "constrained-int")` -> `method.supervised.n_epochs`.
+
+    What the body does not have where a part stands is the name of a union's branch, and no field, but for the last part of a
+    field that is missing.
+    """
+    path: list[str] = []
+    here = body if location[:1] == ("body",) else None
+    for part in location[1:]:
+        is_branch = isinstance(here, dict) and part not in here and not (is_missing and part == location[-1])
+        if is_branch or UNION_PARTS.fullmatch(str(part)):
+            continue
+        path.append(str(part))
+        try:
+            here = here[part]
+        except (KeyError, IndexError, TypeError):
+            here = None
+    return ".".join(path)
