@@ -1,6 +1,6 @@
 from collections import Counter
 
-from tunesmith.train.order import WINDOW_ROWS, micro_batches, num_steps, plan
+from tunesmith.train.order import WINDOW_ROWS, epoch_ends, micro_batches, num_steps, plan, thinned
 
 LENGTHS = [10 + (7 * k) % 31 for k in range(50)]
 
@@ -49,3 +49,16 @@ def test_a_run_has_at_least_one_step_and_part_of_an_epoch_is_possible():
 
 def test_micro_batches_cover_the_step():
     assert micro_batches([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
+
+
+def test_an_epoch_ends_with_the_step_that_sees_its_last_row():
+    assert epoch_ends(12, 4, 6) == [3, 6]
+    assert epoch_ends(10, 4, num_steps(10, 4, 3)) == [3, 5, 8]
+    assert epoch_ends(3, 8, 2) == [1, 2]
+    assert epoch_ends(100, 8, 3) == [3]
+
+
+def test_of_many_epochs_some_are_taken_and_the_last_ones_all():
+    assert thinned([3, 6], most=20, last=3) == {3, 6}
+    assert thinned(list(range(1, 61)), most=20, last=3) == {*range(3, 61, 3), 58, 59}
+    assert thinned(list(range(1, 22)), most=20, last=1) == {*range(2, 22, 2), 21}

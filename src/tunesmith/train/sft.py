@@ -125,7 +125,8 @@ class _Training:
         self._evaluate_every = work.recipe.evaluation.every_steps or max(
             math.ceil(work.rows_per_epoch / len(work.steps[0])), math.ceil(self.total / MAX_EVALUATIONS)
         )
-        self._adapter_steps = order.epoch_ends(work.rows_per_epoch, len(work.steps[0]), self.total)
+        ends = order.epoch_ends(work.rows_per_epoch, len(work.steps[0]), self.total)
+        self._adapter_steps = order.thinned(ends, most=NUM_CHECKPOINTS, last=work.recipe.checkpoints.adapters)
         self._losses: deque[float] = deque(self.measured.losses, maxlen=max(1, self.total // 10))
 
     def train(self) -> bool:
