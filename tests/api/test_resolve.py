@@ -23,6 +23,8 @@ def test_a_script_that_names_a_model_of_openais_runs_on_the_base_that_the_alias_
     assert answer.model == "gpt-4o-mini"
     assert answer.choices[0].message == meant.choices[0].message
     assert answer.system_fingerprint == meant.system_fingerprint
+    listed = {model.id: model.to_dict() for model in client.models.list()}
+    assert listed["gpt-4o-mini"]["base"] == "tunesmith/tiny"
 
 
 def test_a_foreign_projects_model_does_not_exist(served):

@@ -27,7 +27,10 @@ async def list_models(desk: DeskDep, key: KeyDep) -> dict[str, Any]:
 
 
 def _bases(desk: Desk) -> dict[str, Model]:
-    return {base.id: from_base(base.id, base.folder) for base in offered(desk).values()}
+    """By id; the aliases of bases too, for scripts that look whether there is what they name."""
+    bases = {base.id: from_base(base.id, base.folder) for base in offered(desk).values()}
+    aliases = {name: meant for name, meant in desk.settings.aliases.items() if meant in bases}
+    return bases | {name: bases[meant].model_copy(update={"id": name, "base": meant}) for name, meant in aliases.items()}
 
 
 def _tuned(desk: Desk, project: str) -> list[Model]:

@@ -29,6 +29,8 @@ SHOWN = (
 GENERATION = re.compile(r"(?<=\{%-\s)(?:end)?generation(?=\s*-?%\})|(?<=\{%\s)(?:end)?generation(?=\s*-?%\})")
 """transformers' mark of what the assistant says. Plain Jinja does not know it; an `if true` in its place writes the same text."""
 
+GIVEN = ("tools", "documents")
+
 
 async def ask_tokenizer(request: Request, desk: DeskDep, key: KeyDep) -> Response:
     """Without a model, that of the first base."""
@@ -56,9 +58,14 @@ def read_info(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     file = folder / "chat_template.jinja"
     template = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
-    if isinstance(template, str):
-        template = GENERATION.sub(lambda tag: "endif" if tag[0].startswith("end") else "if true", template)
-    return {name: _name(config.get(name)) for name in SHOWN} | {"chat_template": template}
+    shown = to_plain(template) if isinstance(template, str) else None
+    return {name: _name(config.get(name)) for name in SHOWN} | {"chat_template": shown}
+
+
+def to_plain(template: str) -> str:
+    """The template as plain Jinja renders it too, with names that transformers always gives set to none."""
+    plain = GENERATION.sub(lambda tag: "endif" if tag[0].startswith("end") else "if true", template)
+    return "".join(f"{{% set {name} = {name} | default(none) %}}" for name in GIVEN if name in template) + plain
 
 
 def _name(value: Any) -> Any:

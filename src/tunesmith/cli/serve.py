@@ -97,7 +97,7 @@ def _check(settings: "Settings") -> None:
     from tunesmith.models.catalog import find_base
     from tunesmith.serving.installs import python_of
 
-    for name in settings.bases:
+    for name in (*settings.bases, *([settings.embedding_model] if settings.embedding_model else [])):
         find_base(name, settings.dirs.models)
     if settings.engine == "vllm" and settings.vllm_python is None:
         python_of("vllm", settings.dirs)
@@ -155,6 +155,7 @@ def _run(app: "FastAPI", settings: "Settings", listening: socket.socket) -> None
         app,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # nobody's word on who asks but the socket's
         lifespan="on",
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
         server_header=False,
