@@ -36,6 +36,16 @@ def test_jobs_are_listed_newest_first(data):
     assert call("list", "--data-dir", data, "--limit", 1).startswith("ftjob-2  validating_files")
 
 
+def test_a_batch_is_no_fine_tuning_job(data):
+    database = open_database(DataDir(data).database)
+    Queue(database).submit(tuning_job("batch_1", kind="batch", order={"input_file_id": "file-1"}))
+    database.close()
+    assert "batch_1" not in call("list", "--data-dir", data)
+    for verb in ("show", "cancel", "logs"):
+        with pytest.raises(NotFound, match="no fine-tuning job"):
+            call(verb, "batch_1", "--data-dir", data)
+
+
 def test_a_job_is_shown_and_cancelled(data):
     assert json.loads(call("show", "ftjob-1", "--data-dir", data, "--json"))["recipe"]["base"] == "tunesmith/tiny"
     assert "validating_files" in call("show", "ftjob-1", "--data-dir", data)

@@ -230,3 +230,48 @@ def test_claiming_uses_an_index_and_sorts_no_table(queue):
             plan = " ".join(row[3] for row in connection.execute(text(f"explain query plan {query}")))
             assert index in plan
             assert "TEMP B-TREE" not in plan
+
+
+def batch(queue, name):
+    queue.submit(tuning_job(name, kind="batch", order={"input_file_id": "file-1"}))
+    queue.accept(queue.claim_unchecked("a", "batch"), num_rows=2, facts={"model": "m"})
+
+
+def test_a_batch_that_waits_is_cancelled_at_once_and_one_that_has_begun_keeps_what_it_has(queue, clock):
+    batch(queue, "first")
+    batch(queue, "second")
+    assert queue.cancel("second").status == "cancelled"
+    job = queue.claim("a", "batch")
+    assert (job.id, job.result) == ("first", {"model": "m"})
+    asked = queue.cancel("first")
+    assert (asked.status, asked.wanted, asked.result["cancelling_at"]) == ("running", "cancel", int(clock.now))
+    assert queue.cancel("first") == asked, "asked twice is asked once"
+    assert queue.look(job).wanted == "cancel"
+    ended = queue.finish(job, Outcome({"outcome": "cancelled"}, "cancelled", said=["Batch cancelled"]))
+    assert (ended.status, ended.finished, ended.lease_token) == ("cancelled", int(clock.now), None)
+    assert ended.result == {"model": "m", "cancelling_at": int(clock.now), "outcome": "cancelled"}
+    assert log_of(queue, "first") == [
+        "Created batch: first",
+        "Validating input file: file-1",
+        "Files validated, moving job to queued state",
+        "Batch started",
+        "Batch is being cancelled: requests under way are finished",
+        "Batch cancelled",
+    ]
+
+
+def test_a_cancelled_batch_whose_server_stops_is_cancelled_by_the_next_one(queue):
+    batch(queue, "job")
+    queue.release(queue.claim("a", "batch"))
+    queue.cancel("job")
+    again = queue.claim("b", "batch")
+    assert (again.status, again.wanted, again.attempt) == ("running", "cancel", 2)
+
+
+def test_each_kind_has_a_lane_of_its_own(queue):
+    submit(queue, "tuning")
+    batch(queue, "batch")
+    assert queue.claim("a", "eval_run") is None
+    assert queue.claim("a", "batch").id == "batch"
+    assert queue.claim("a").id == "tuning"
+    assert queue.claim("a", "batch") is None

@@ -58,15 +58,20 @@ class Local:
 
     def show(self, job_id: str) -> Object:
         from tunesmith.db import jobs
+        from tunesmith.errors import NotFound
         from tunesmith.schemas.fine_tuning import from_row
 
         with self._database.read() as connection:
-            return from_row(jobs.get(connection, job_id)).model_dump()
+            found = jobs.get(connection, job_id)
+        if found.kind != "fine_tuning":
+            raise NotFound(f"{job_id} is no fine-tuning job.", hint="`tunesmith batches` and the API show jobs of other kinds.")
+        return from_row(found).model_dump()
 
     def cancel(self, job_id: str) -> Object:
         from tunesmith.jobs.queue import Queue
         from tunesmith.schemas.fine_tuning import from_row
 
+        self.show(job_id)
         return from_row(Queue(self._database).cancel(job_id)).model_dump()
 
     def events(self, job_id: str, after: str | None) -> "list[Object]":
