@@ -13,6 +13,7 @@ from tunesmith.db.migrate import open_database
 from tunesmith.db.webhooks import Webhook
 from tunesmith.jobs.queue import Queue
 from tunesmith.jobs.webhooks import LEASE_SECONDS, Courier
+from tunesmith.jobs.words import event_type
 
 
 class Receiver:
@@ -163,3 +164,20 @@ def test_deliveries_go_out_while_nobody_looks(queue, receiver):
         pass
     courier.stop()
     assert len(receiver.got) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "result", "event"),
+    [
+        ("fine_tuning", "succeeded", None, "fine_tuning.job.succeeded"),
+        ("fine_tuning", "failed", None, "fine_tuning.job.failed"),
+        ("batch", "succeeded", {"outcome": "completed"}, "batch.completed"),
+        ("batch", "failed", {"outcome": "expired"}, "batch.expired"),
+        ("batch", "failed", None, "batch.failed"),
+        ("batch", "cancelled", {"outcome": "cancelled"}, "batch.cancelled"),
+        ("eval_run", "failed", None, "eval.run.failed"),
+        ("eval_run", "cancelled", None, "eval.run.canceled"),
+    ],
+)
+def test_an_end_has_openais_name(kind, status, result, event):
+    assert event_type(tuning_job("job", kind=kind, status=status, result=result)) == event
