@@ -45,6 +45,7 @@ from tunesmith.api.asking import resume
 from tunesmith.api.auth import Callers
 from tunesmith.api.background import Background
 from tunesmith.api.deps import Desk, require_key
+from tunesmith.api.direct import shortcut
 from tunesmith.api.keeper import Keeper
 from tunesmith.api.meter import Meter
 from tunesmith.api.middleware import BodyLimit, Boundary
@@ -54,7 +55,7 @@ from tunesmith.jobs.queue import Queue
 from tunesmith.jobs.runner import Supervisor
 from tunesmith.jobs.webhooks import Courier
 from tunesmith.serving.processes import EngineProcess
-from tunesmith.serving.routing import Router
+from tunesmith.serving.routing import CHAT, COMPLETIONS, EMBEDDINGS, Router
 from tunesmith.settings import Settings
 from tunesmith.store import open_store
 
@@ -63,6 +64,8 @@ RESOURCES = (
     bases, chat, responses, embeddings, moderations, stored, tokens, projects, keys, usage, metrics, webhooks,
 )
 """Their routers; each route declares its scope (`deps.needs`)."""
+OFTEN = ((chat, CHAT), (chat, COMPLETIONS), (embeddings, EMBEDDINGS), (responses, "/v1/responses"))
+"""Routes that are worth a short way."""
 
 
 def create_app(settings: Settings, started: EngineProcess | None = None) -> FastAPI:
@@ -107,9 +110,11 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=[Middleware(Boundary), Middleware(BodyLimit, max_upload_bytes=settings.max_upload_bytes)],
     )
     errors.install(app)
+    app.router.routes += [shortcut(resource.router, path) for resource, path in OFTEN]
     app.include_router(health.router)
     for resource in RESOURCES:
         app.include_router(resource.router, dependencies=[Depends(require_key)])
