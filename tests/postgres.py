@@ -82,9 +82,9 @@ class Server:
 
 
 @contextmanager
-def running(programs: Path, *settings: str) -> Iterator[Server]:
+def running(programs: Path, *settings: str, on_disk: bool = False) -> Iterator[Server]:
     """A server until the block ends; FAST makes it forget at a power cut."""
-    folder = Path(tempfile.mkdtemp(prefix="tunesmith-pg-", dir=MEMORY if MEMORY.is_dir() else None))
+    folder = Path(tempfile.mkdtemp(prefix="tunesmith-pg-", dir=MEMORY if MEMORY.is_dir() and not on_disk else None))
     user = _user()
     if user:
         os.chown(folder, user["user"], user["group"])

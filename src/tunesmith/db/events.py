@@ -53,7 +53,8 @@ def say(connection: Connection, job_id: str, message: str, level: Level = "info"
     """The desk's own line in the job's log."""
     mine = (events.c.job_id == job_id) & (events.c.attempt == DESK)
     last = connection.execute(select(func.coalesce(func.max(events.c.seq), 0)).where(mine)).scalar_one()
-    add(connection, JobEvent(job_id, DESK, last + 1, "desk", message, time.time(), level, payload))
+    event = JobEvent(job_id, DESK, last + 1, "desk", message, time.time(), level, payload)
+    connection.execute(insert(events).values(to_row(event)))
 
 
 def list_page(

@@ -13,6 +13,7 @@ so that no page of a list misses a row.
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,7 @@ class Database:
         """Transactions through this object that changed something: while it stays, what was read before is still true of them."""
         self.url = None if url is None else to_url(url)
         self.engine = _open_sqlite(path) if self.url is None else _open_postgresql(self.url)
+        self._turn = threading.Lock()
         event.listen(self.engine, "after_cursor_execute", _note_change)
 
     @property
@@ -71,9 +73,13 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that writes, alone. Raises StorageFull when the disk is full, InvalidRequest, Busy; nothing of it is
-        kept then."""
+        kept then.
+
+        Writers of this process wait for each other here, and only the first of them in the database: SQLite would let them sleep
+        and try, up to a tenth of a second at a time, and on PostgreSQL each would hold a connection.
+        """
         options = {"writes": True} if self.is_sqlite else WRITES
-        with self._telling(), self.engine.connect().execution_options(**options) as connection, connection.begin():
+        with self._turn, self._telling(), self.engine.connect().execution_options(**options) as connection, connection.begin():
             if not self.is_sqlite:
                 connection.exec_driver_sql(f"select pg_advisory_xact_lock({WRITER})")
             yield connection

@@ -83,7 +83,7 @@ class Queue:
         """The oldest job of a kind whose files nobody has validated or is validating."""
         free = jobs.c.lease_until.is_(None) | (jobs.c.lease_until < self._clock())
         unchecked = (jobs.c.kind == kind, jobs.c.status == "validating_files")
-        if not self._is_any(*unchecked, free):
+        if not self._are_any((*unchecked, free))[0]:
             return None
         with self.database.write() as connection:
             return self._claim(connection, owner, *unchecked, free, order=jobs.c.num)
@@ -99,8 +99,8 @@ class Queue:
     def claim(self, owner: str, kind: JobKind = "fine_tuning") -> Job | None:
         """A job of a kind to run, with a new attempt and token: one whose lease ran out, else the one that waits longest."""
         waiting = (jobs.c.kind == kind, jobs.c.status == "queued")
-        is_expired = self._is_any(*self._expired(kind))
-        if not is_expired and not self._is_any(*waiting):
+        is_expired, is_waiting = self._are_any(self._expired(kind), waiting)
+        if not is_expired and not is_waiting:
             return None
         with self.database.write() as connection:
             while is_expired and (job := self._claim_expired(connection, owner, kind)):
@@ -181,10 +181,11 @@ class Queue:
     def _now(self) -> int:
         return int(self._clock())
 
-    def _is_any(self, *where: ColumnElement[bool]) -> bool:
-        """A look before a transaction that writes: lanes with nothing to do keep nobody from writing."""
+    def _are_any(self, *sorts: tuple[ColumnElement[bool], ...]) -> list[bool]:
+        """Of each sort, is there a job? A look before a transaction that writes: lanes with nothing to do keep nobody waiting."""
         with self.database.read() as connection:
-            return connection.execute(select(jobs.c.num).where(*where).limit(1)).first() is not None
+            found = [connection.execute(select(jobs.c.num).where(*where).limit(1)).first() for where in sorts]
+        return [row is not None for row in found]
 
     def _expired(self, kind: JobKind) -> tuple[ColumnElement[bool], ...]:
         return jobs.c.kind == kind, jobs.c.status == "running", jobs.c.lease_until < self._clock()
