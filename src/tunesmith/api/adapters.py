@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
+from sqlalchemy import Connection
 
 from tunesmith.api.bases import offered
 from tunesmith.api.deps import Desk, DeskDep, KeyDep, needs
@@ -68,13 +69,17 @@ def retrieve(content_hash: str, desk: DeskDep, key: KeyDep) -> wire.Adapter:
 
 def _versions(desk: Desk, project: str) -> list[wire.Adapter]:
     with desk.database.read() as connection:
-        found = models.list_all(connection, project)
-        found += [models.from_checkpoint(row) for row in checkpoints.list_all(connection, project)]
-        named = aliases.list_all(connection, project)
+        return versions(connection, project, desk.settings.dirs.root)
+
+
+def versions(connection: Connection, project: str, root: Path) -> list[wire.Adapter]:
+    """Those of a project, oldest first; `root` is the data directory."""
+    found = models.list_all(connection, project)
+    found += [models.from_checkpoint(row) for row in checkpoints.list_all(connection, project)]
+    named = aliases.list_all(connection, project)
     same: dict[str, list[models.FineTuned]] = {}
     for model in sorted(found, key=lambda model: model.created):
         same.setdefault(model.content_hash, []).append(model)
-    root = desk.settings.dirs.root
     return [wire.from_models(group, named, _facts(root / group[0].path)) for group in same.values()]
 
 

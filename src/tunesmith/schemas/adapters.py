@@ -1,5 +1,6 @@
 """Adapter versions and aliases on the wire: ours, for OpenAI has none. A version is named by its content hash."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -8,7 +9,12 @@ from tunesmith.db.aliases import Alias as AliasRow
 from tunesmith.db.models import FineTuned
 from tunesmith.schemas.common import Body, Wire
 
-ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+def is_alias(name: str) -> bool:
+    """Can this be an alias? Names of fine-tuned models hold a colon, so that none can be hidden by one."""
+    return re.fullmatch(ALIAS, name) is not None
 
 
 class Adapter(Wire):
