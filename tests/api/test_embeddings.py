@@ -17,7 +17,7 @@ from tunesmith.schemas.embeddings import check_embeddings, cut
 from tunesmith.serving.routing import base_target
 from tunesmith.serving.upstream import Adapter
 
-TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+TALK = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
 
 
 @pytest.fixture
@@ -69,7 +69,8 @@ async def test_the_embedding_model_computes_for_all_bases_but_not_for_fine_tuned
 def test_harnesses_find_the_tokenizer_without_naming_a_model(served):
     status, _, info = served.request("GET", "/tokenizer_info")
     assert (status, info["eos_token"]) == (200, "<|im_end|>")
-    shown = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(info["chat_template"]).render(messages=TALK, add_generation_prompt=True)
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(info["chat_template"])
+    shown = template.render(messages=TALK, add_generation_prompt=True)
     turns = [f"<|im_start|>{said['role']}\n{said['content']}<|im_end|>\n" for said in TALK]
     assert shown == "".join(turns) + "<|im_start|>assistant\n"
     body = json.dumps({"prompt": info["eos_token"], "add_special_tokens": False})
