@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "keys": ("keys", "API keys: create, list, show, rotate, revoke."),
     "webhooks": ("webhooks", "Webhooks: create, list, show, change, delete, rotate, test, deliveries."),
     "usage": ("usage", "What was used: requests and tokens."),
+    "backup": ("backup", "Copy a server's data to one file, while it serves."),
+    "restore": ("restore", "Put a server's data back from one file."),
     "doctor": ("doctor", "What this machine can do, and what follows."),
 }
 """Verb -> (module of tunesmith.cli that has it as `app`, one line of help)."""
