@@ -34,6 +34,16 @@ def test_every_event_is_whole_and_renamed_wherever_the_stream_is_cut() -> None:
     assert told[1]["choices"][0]["delta"]["content"] == "größer 鋼"
 
 
+def test_what_a_model_says_is_never_taken_for_the_object() -> None:
+    content = f'{{"model": "{ENGINE}", "usage": null, "error": 1}}'
+    said = {"choices": [{"delta": {"content": content}}], "model": ENGINE, "usage": None}
+    for separators in ((", ", ": "), (",", ":")):
+        told = Told((ENGINE, NAME))
+        told.hides_usage = True
+        event = told.event(b"data: " + json.dumps(said, separators=separators).encode() + b"\n\n")
+        assert json.loads(event[6:]) == {"choices": said["choices"], "model": NAME}
+
+
 def test_a_last_event_without_its_empty_line_is_not_lost() -> None:
     events = Events()
     assert events.feed(b"data: [DONE]\n") == []

@@ -109,6 +109,7 @@ class Told:
 
     def __init__(self, names: tuple[str, str] | None):
         self._names = names
+        self._written = [] if names is None else [tuple(_member(name, space) for name in names) for space in (" ", "")]
         self.usage: dict[str, Any] | None = None
         """What the engine counted, once it has said so."""
         self.hides_usage = False
@@ -123,11 +124,23 @@ class Told:
         """The event as the client sees it; [DONE] and comments stay as they are, and nothing is left of one that is hidden."""
         if self._names is None or not event.startswith(b"data: {"):
             return event
-        body = self._noted(json.loads(event[len(b"data: "):]))
         self.num_events += 1
+        if self.hides_usage:
+            event = event.replace(b', "usage": null', b"").replace(b',"usage":null', b"")
+        if b'"usage"' not in event and b'"error"' not in event:
+            return self._renamed(event)
+        body = self._noted(json.loads(event[len(b"data: "):]))
         if self.hides_usage and body.pop("usage", None) and not body.get("choices"):
             return b""
         return b"data: " + _bytes(body) + b"\n\n"
+
+    def _renamed(self, event: bytes) -> bytes:
+        """Most events: only the model's name is another. JSON escapes the quotes within a text, so what a model says never looks
+        like a member of the object; reading and writing each event again would be most of what a stream costs."""
+        for old, new in self._written:
+            if old in event:
+                return event.replace(old, new, 1)
+        return event
 
     def _noted(self, body: Any) -> Any:
         if not isinstance(body, dict) or self._names is None:
@@ -164,6 +177,11 @@ def rename(body: dict[str, Any], engine_name: str, name: str) -> dict[str, Any]:
         message = str(error.get("message", "")).replace(engine_name, name)
         body["error"] = error | {"message": message, "param": error.get("param"), "code": code if isinstance(code, str) else None}
     return body
+
+
+def _member(model: str, space: str) -> bytes:
+    """`"model": "x"`, as one writer of JSON or another writes it."""
+    return f'"model":{space}{json.dumps(model, ensure_ascii=False)}'.encode()
 
 
 def _bytes(body: Any) -> bytes:
