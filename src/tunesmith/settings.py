@@ -90,6 +90,8 @@ class Settings(BaseModel):
     """How long a worker may be silent before another attempt takes its job."""
     max_batches: int = Field(2, ge=1, le=64)
     """Batches that are worked on at the same time; the others wait."""
+    batch_concurrency: int = Field(8, ge=1, le=256)
+    """Requests of one batch that are under way at once: more for an engine on a GPU; on a CPU they slow down who is waiting."""
     max_eval_runs: int = Field(2, ge=1, le=64)
     """Eval runs that are worked on at the same time."""
     allow_private_webhooks: bool = False

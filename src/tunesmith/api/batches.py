@@ -27,7 +27,7 @@ def create(body: wire.BatchCreate, desk: DeskDep, key: KeyDep) -> wire.Batch:
     job = jobs.Job(
         id=f"batch_{secrets.token_hex(16)}",
         kind="batch",
-        recipe=wire.to_recipe(body, now=now).model_dump(mode="json"),
+        recipe=wire.to_recipe(body, now=now, concurrency=desk.settings.batch_concurrency).model_dump(mode="json"),
         order=wire.to_order(body) | {"input_file_id": file.id},
         metadata=body.metadata,
         created=now,

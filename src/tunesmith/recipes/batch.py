@@ -22,5 +22,5 @@ class BatchRecipe(Part):
     """What every request of the file asks."""
     expires: int
     """Seconds since 1970 after which no request is begun any more."""
-    concurrency: Annotated[int, Field(ge=1, le=256)] = 16
-    """Requests under way at once: enough to fill the engine's batch; interactive traffic goes first all the same."""
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    """Requests under way at once; 8 fill most of what an engine on a CPU can compute together."""

@@ -92,8 +92,8 @@ class Batch(Sparse):
     metadata: dict[str, str] | None = None
 
 
-def to_recipe(body: BatchCreate, *, now: int) -> BatchRecipe:
-    return BatchRecipe(endpoint=body.endpoint, expires=now + WINDOW_SECONDS[body.completion_window])
+def to_recipe(body: BatchCreate, *, now: int, concurrency: int) -> BatchRecipe:
+    return BatchRecipe(endpoint=body.endpoint, expires=now + WINDOW_SECONDS[body.completion_window], concurrency=concurrency)
 
 
 def to_order(body: BatchCreate) -> dict[str, Any]:
