@@ -112,6 +112,21 @@ def test_a_definition_that_could_not_be_run_is_refused(client, fields, param, co
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity", '"\\ud800"', "[" * 3000 + "]" * 3000, '"\\u0000"', "1e999"])
+def test_json_that_cannot_be_written_again_is_a_400_or_kept(client, served, value):
+    """Never a 500, now or when it is read."""
+    config = {"type": "custom", "item_schema": {"title": "@"}}
+    rows = {"type": "jsonl", "source": content({"item": {"city": "@"}})}
+    run = f"/v1/evals/{define(client).id}/runs"
+    for path, body in (("/v1/evals", {"data_source_config": config, "testing_criteria": [CITY]}), (run, {"data_source": rows})):
+        text = json.dumps(body).replace('"@"', value)
+        status, _, answer = served.request("POST", path, text, headers={"content-type": "application/json"})
+        assert status in {201, 400}, answer
+        if status == 201:
+            assert served.request("GET", f"{path}/{answer['id']}")[0] == 200
+    assert served.request("GET", run)[0] == 200
+
+
 # -- runs -------------------------------------------------------------------------------------------------------------------
 
 

@@ -103,7 +103,7 @@ def field_path(location: Sequence[Any], body: Any = None, *, is_missing: bool = 
     field that is missing.
     """
     path: list[str] = []
-    here = body if location[:1] == ("body",) else None
+    here: Any = body if location[:1] == ("body",) else None
     for part in location[1:]:
         is_branch = isinstance(here, dict) and part not in here and not (is_missing and part == location[-1])
         if is_branch or UNION_PARTS.fullmatch(str(part)):
