@@ -63,6 +63,28 @@ def test_the_result_names_a_valid_adapter_and_checkpoint(straight):
     assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step-4", "step-6"]
 
 
+def test_each_epoch_leaves_an_adapter_to_be_served_told_before_the_checkpoint_of_its_step(straight):
+    folder, recorder, result = straight
+    told = recorder.of("adapter")
+    assert [(event["step"], event["path"]) for event in told] == [(3, "artifacts/step-3"), (6, "artifacts/step-6")]
+    assert [read_adapter(folder.root / event["path"]).content_hash for event in told] == [event["content_hash"] for event in told]
+    assert told[0]["content_hash"] != told[1]["content_hash"] == result["adapter"]["content_hash"]
+    order = [event["type"] for event in recorder.events if event["type"] in {"adapter", "checkpoint"} and event["step"] == 6]
+    assert order == ["adapter", "checkpoint"]
+
+
+def test_of_many_epochs_only_the_newest_adapters_stay(small):
+    folder = small(method={"epochs": 5}, checkpoints={"adapters": 1})
+    run(folder, Recorder())
+    assert sorted(path.name for path in folder.artifacts.iterdir()) == ["adapter", "step-12", "step-15"]
+
+
+def test_the_numbers_that_were_left_open_are_told_when_training_begins(straight):
+    _, recorder, result = straight
+    (begun,) = [event for event in recorder.of("phase") if event["phase"] == "training"]
+    assert begun["hyperparameters"] == result["hyperparameters"]
+
+
 def test_nothing_that_could_be_pickle_is_written(straight):
     folder, _, _ = straight
     assert {path.suffix for path in folder.root.rglob("*") if path.is_file()} == {".json", ".jsonl", ".safetensors"}
