@@ -52,9 +52,9 @@ def add(connection: Connection, event: JobEvent) -> bool:
 def say(connection: Connection, job_id: str, message: str, level: Level = "info", **payload: Any) -> None:
     """The desk's own line in the job's log."""
     mine = (events.c.job_id == job_id) & (events.c.attempt == DESK)
-    last = connection.execute(select(func.coalesce(func.max(events.c.seq), 0)).where(mine)).scalar_one()
-    event = JobEvent(job_id, DESK, last + 1, "desk", message, time.time(), level, payload)
-    connection.execute(insert(events).values(to_row(event)))
+    following = select(func.coalesce(func.max(events.c.seq), 0) + 1).where(mine).scalar_subquery()
+    event = JobEvent(job_id, DESK, 0, "desk", message, time.time(), level, payload)
+    connection.execute(insert(events).values(to_row(event) | {"seq": following}))
 
 
 def list_page(

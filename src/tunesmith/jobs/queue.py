@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, func, select, update
 
 from tunesmith.db import events, webhooks
 from tunesmith.db.jobs import Job, add, from_row, get
@@ -83,7 +83,7 @@ class Queue:
         """The oldest job of a kind whose files nobody has validated or is validating."""
         free = jobs.c.lease_until.is_(None) | (jobs.c.lease_until < self._clock())
         unchecked = (jobs.c.kind == kind, jobs.c.status == "validating_files")
-        if not self._are_any((*unchecked, free))[0]:
+        if not self._are_any(_first(*unchecked, free, order=jobs.c.num))[0]:
             return None
         with self.database.write() as connection:
             return self._claim(connection, owner, *unchecked, free, order=jobs.c.num)
@@ -99,7 +99,8 @@ class Queue:
     def claim(self, owner: str, kind: JobKind = "fine_tuning") -> Job | None:
         """A job of a kind to run, with a new attempt and token: one whose lease ran out, else the one that waits longest."""
         waiting = (jobs.c.kind == kind, jobs.c.status == "queued")
-        is_expired, is_waiting = self._are_any(self._expired(kind), waiting)
+        expired = _first(*self._expired(kind), order=jobs.c.lease_until)
+        is_expired, is_waiting = self._are_any(expired, _first(*waiting, order=jobs.c.num))
         if not is_expired and not is_waiting:
             return None
         with self.database.write() as connection:
@@ -181,11 +182,10 @@ class Queue:
     def _now(self) -> int:
         return int(self._clock())
 
-    def _are_any(self, *sorts: tuple[ColumnElement[bool], ...]) -> list[bool]:
-        """Of each sort, is there a job? A look before a transaction that writes: lanes with nothing to do keep nobody waiting."""
+    def _are_any(self, *firsts: ScalarSelect[int]) -> list[bool]:
+        """Is there each of these jobs? A look before a transaction that writes: lanes with nothing to do keep nobody waiting."""
         with self.database.read() as connection:
-            found = [connection.execute(select(jobs.c.num).where(*where).limit(1)).first() for where in sorts]
-        return [row is not None for row in found]
+            return [num is not None for num in connection.execute(select(*firsts)).one()]
 
     def _expired(self, kind: JobKind) -> tuple[ColumnElement[bool], ...]:
         return jobs.c.kind == kind, jobs.c.status == "running", jobs.c.lease_until < self._clock()
@@ -193,7 +193,7 @@ class Queue:
     def _claim(
         self, connection: Connection, owner: str, *where: ColumnElement[bool], order: ColumnElement[Any], **values: Any
     ) -> Job | None:
-        first = select(jobs.c.num).where(*where).order_by(order).limit(1).scalar_subquery()
+        first = _first(*where, order=order)
         lease = {"lease_owner": owner, "lease_token": _token(), "lease_until": self._clock() + self.lease_seconds}
         row = connection.execute(update(jobs).where(jobs.c.num == first).values(**values, **lease).returning(jobs)).first()
         return None if row is None else from_row(row)
@@ -238,6 +238,11 @@ class Queue:
         ended = self._set(connection, job, finished=self._now(), **values)
         webhooks.tell(connection, ended.project, event_type(ended), ended.id)
         return ended
+
+
+def _first(*where: ColumnElement[bool], order: ColumnElement[Any]) -> ScalarSelect[int]:
+    """The number of the first job in an order that an index has."""
+    return select(jobs.c.num).where(*where).order_by(order).limit(1).scalar_subquery()
 
 
 def _token() -> str:
