@@ -73,40 +73,10 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
 
     `started` is the default base's engine, if it was started already.
     """
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        router = Router(settings, started)
-        if not settings.lazy:
-            router.warm(settings.bases[0])
-        desk = await run_in_threadpool(_open, settings, router, _on_loop(router.training))
-        app.state.desk = desk
-        desk.supervisor.start()
-        courier = Courier(desk.database, allow_private=settings.allow_private_webhooks)
-        courier.start()
-        metering = asyncio.ensure_future(desk.admission.meter.run())
-        tidying = asyncio.ensure_future(sweeping(desk.database, desk.store))
-        resuming = asyncio.ensure_future(resume(desk))
-        try:
-            yield
-        finally:
-            tidying.cancel()
-            resuming.cancel()
-            await desk.background.stop()
-            draining = asyncio.ensure_future(desk.router.drain())
-            await run_in_threadpool(desk.supervisor.stop)
-            await run_in_threadpool(courier.stop)
-            await draining
-            await desk.router.stop()
-            await desk.keeper.settled()
-            metering.cancel()
-            await desk.admission.meter.flush(touch=True)
-            desk.database.close()
-
     app = FastAPI(
         title="Tunesmith",
         version=version("tunesmith"),
-        lifespan=lifespan,
+        lifespan=lambda app: _serving(app, settings, started),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -119,6 +89,37 @@ def create_app(settings: Settings, started: EngineProcess | None = None) -> Fast
     for resource in RESOURCES:
         app.include_router(resource.router, dependencies=[Depends(require_key)])
     return app
+
+
+@asynccontextmanager
+async def _serving(app: FastAPI, settings: Settings, started: EngineProcess | None) -> AsyncIterator[None]:
+    """Opens the desk; at the end what was begun may end first, then all that it counted and kept is written."""
+    router = Router(settings, started)
+    if not settings.lazy:
+        router.warm(settings.bases[0])
+    desk = await run_in_threadpool(_open, settings, router, _on_loop(router.training))
+    app.state.desk = desk
+    desk.supervisor.start()
+    courier = Courier(desk.database, allow_private=settings.allow_private_webhooks)
+    courier.start()
+    metering = asyncio.ensure_future(desk.admission.meter.run())
+    tidying = asyncio.ensure_future(sweeping(desk.database, desk.store))
+    resuming = asyncio.ensure_future(resume(desk))
+    try:
+        yield
+    finally:
+        tidying.cancel()
+        resuming.cancel()
+        await desk.background.stop()
+        draining = asyncio.ensure_future(desk.router.drain())
+        await run_in_threadpool(desk.supervisor.stop)
+        await run_in_threadpool(courier.stop)
+        await draining
+        await desk.router.stop()
+        await desk.keeper.settled()
+        metering.cancel()
+        await desk.admission.meter.flush(touch=True)
+        desk.database.close()
 
 
 def _on_loop(call: Callable[[bool], None]) -> Callable[[bool], None]:
