@@ -36,6 +36,11 @@ def test_nothing_but_a_path_into_item_or_sample_is_read(path):
     assert caught.value.code == "invalid_template"
 
 
+def test_a_text_of_many_braces_is_read_once():
+    text = "{{" * 400_000
+    assert render(text, VALUES) == text
+
+
 def test_python_attributes_are_no_fields():
     with pytest.raises(MissingVariable):
         render("{{ item.__class__ }}", VALUES)

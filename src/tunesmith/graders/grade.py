@@ -58,7 +58,8 @@ async def _similarity(grader: TextSimilarity, values: Values, judge: Judge) -> G
     if max(len(answer), len(right)) > MAX_CHARACTERS:
         return Graded(0.0, {"other_error": True}, f"A text is longer than {MAX_CHARACTERS} characters.")
     if grader.evaluation_metric != "cosine":
-        return Graded(METRICS[grader.evaluation_metric](answer, right))
+        # In a thread: comparing long texts must not hold up the event loop, and with it everybody's streams.
+        return Graded(await asyncio.to_thread(METRICS[grader.evaluation_metric], answer, right))
     try:
         return Graded(cosine(*await judge.embed([answer, right])))
     except TunesmithError as error:
