@@ -18,6 +18,7 @@ MAX_LINES = 50
 BROAD_EXCEPT: dict[str, str] = {
     "worker.py": "a process boundary: whatever a run dies of becomes its last event",
     "api/middleware.py": "a process boundary: a client gets OpenAI's error body, the log gets the traceback",
+    "api/asking.py": "the boundary of a task that nobody waits for: the response says that it failed, the log why",
     "engine/core.py": "the boundary between one request and the others: one that fails fails alone",
     "jobs/loops.py": "a thread's outermost boundary: one bad job must not stop the others",
 }
