@@ -176,6 +176,10 @@ def test_input_that_is_no_text_is_refused_where_it_stands(value, param):
         ({"truncation": "middle"}, "truncation", "unsupported_parameter"),
         ({"messages": []}, "messages", "unknown_parameter"),
         ({"instructions": 5}, "instructions", "invalid_value"),
+        ({"user": 5}, "user", "invalid_value"),
+        ({"max_tool_calls": "x"}, "max_tool_calls", "invalid_value"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name", "missing_required_parameter"),
+        ({"tools": [TOOL | {"description": 5}]}, "tools[0].description", "invalid_value"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_honoured_is_refused_by_name(fields, param, code):

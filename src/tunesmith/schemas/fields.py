@@ -13,6 +13,9 @@ How = Literal["engine", "desk", "label", "partly", "refused"]
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 """Of `metadata`: pairs, characters of a key, characters of a value."""
 
+TEXTS = frozenset({"user", "safety_identifier", "prompt_cache_key"})
+"""Labels that are shown again, and so must be what they are said to be."""
+
 
 class Rule(NamedTuple):
     """`engine` computes it, `desk` acts on it, a `label` is taken and changes no answer; of the others `why` says why not."""
@@ -56,6 +59,8 @@ def check(table: Table, body: Mapping[str, Any], others: frozenset[str] | None =
         if rule is None and others is not None and name not in others:
             message = f"Unrecognized request argument supplied: {name[:80]}."
             raise InvalidRequest(message, hint="Leave it out.", param=name[:80], code="unknown_parameter")
+        if rule is not None and rule.how == "label" and name in TEXTS and not isinstance(value, str | None):
+            raise InvalidRequest(f"{name} is not text.", param=name, code="invalid_value")
         if rule is None or value is None or rule.is_honoured or value in rule.values:
             continue
         raise InvalidRequest(f"{name} is not supported here: {rule.why}.", hint="Leave it out.", param=name, code=rule.code)

@@ -62,6 +62,9 @@ COUNTED = frozenset({
 })  # fmt: skip
 """Fields of a question that may be sent for its tokens to be counted."""
 
+FUNCTION: dict[str, Any] = {"name": str, "description": str | None, "parameters": dict | None, "strict": bool | None}
+"""Fields of a function -> what they may be."""
+
 PARAMS = {"messages": "input", "max_completion_tokens": "max_output_tokens", "response_format": "text.format"}
 """What an engine calls a field -> what the client did."""
 
@@ -82,6 +85,9 @@ def check_responses(body: Json, engine: str) -> None:
     if longest is not None and (not isinstance(longest, int) or isinstance(longest, bool) or longest < MIN_OUTPUT_TOKENS):
         message = f"max_output_tokens is not a number from {MIN_OUTPUT_TOKENS}."
         raise InvalidRequest(message, param="max_output_tokens", code="invalid_value")
+    calls = body.get("max_tool_calls")
+    if calls is not None and (not isinstance(calls, int) or isinstance(calls, bool) or calls < 1):
+        raise InvalidRequest("max_tool_calls is not a number from 1.", param="max_tool_calls", code="invalid_value")
     check_include(body.get("include"))
 
 
@@ -158,9 +164,10 @@ def to_tools(value: Any) -> list[Json]:
         if kind != "function":
             message = f"tools[{number}] is a {str(kind)[:60]!r}; nothing here runs tools."
             raise InvalidRequest(message, hint="Send functions, and run them yourself.", param="tools", code="not_available")
-        if not isinstance(tool.get("name"), str):
-            where = f"tools[{number}].name"
-            raise InvalidRequest(f"{where} is missing.", param=where, code="missing_required_parameter")
+        for name, kinds in FUNCTION.items():
+            if not isinstance(tool.get(name), kinds):
+                code = "missing_required_parameter" if name not in tool else "invalid_value"
+                raise InvalidRequest(f"tools[{number}].{name} is missing or wrong.", param=f"tools[{number}].{name}", code=code)
     return [
         {"type": "function", "name": tool["name"], "description": tool.get("description"), "parameters": tool.get("parameters"),
          "strict": tool.get("strict", True)}
