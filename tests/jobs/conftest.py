@@ -16,7 +16,7 @@ from tunesmith.jobs.runner import Supervisor
 from tunesmith.paths import SUPPORT_DESK
 from tunesmith.recipes.run import merge, parse
 from tunesmith.settings import Settings
-from tunesmith.store import BlobStore
+from tunesmith.store import open_store
 from tunesmith.types import new_id
 
 RECIPE = {
@@ -33,10 +33,10 @@ ROWS = "".join(f"{line}\n" for line in (SUPPORT_DESK / "train.jsonl").read_text(
 class Bench:
     """Orders jobs and waits for what becomes of them; `start` and `stop` are a server's start and end."""
 
-    def __init__(self, root: Path, lease_seconds: float = 30.0):
-        self.settings = Settings(data_dir=root, lease_seconds=lease_seconds)
-        self.database = open_database(self.settings.dirs.make().database)
-        self.store = BlobStore(self.settings.dirs.blobs)
+    def __init__(self, root: Path, lease_seconds: float = 30.0, **where: str):
+        self.settings = Settings(data_dir=root, lease_seconds=lease_seconds, **where)
+        self.database = open_database(self.settings.dirs.make().database, self.settings.database_url)
+        self.store = open_store(self.settings.dirs.blobs, self.settings.store)
         self.queue = Queue(self.database, lease_seconds=lease_seconds)
         self.supervisor = self.new_supervisor()
 
@@ -113,7 +113,18 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path):
-    made = Bench(tmp_path / "data")
+    yield from _started(Bench(tmp_path / "data"))
+
+
+@pytest.fixture(params=["sqlite-disk", "postgresql-s3"])
+def bench_everywhere(request, tmp_path):
+    where = {}
+    if request.param == "postgresql-s3":
+        where = {"database_url": request.getfixturevalue("postgresql").new_url(), "store": request.getfixturevalue("s3")}
+    yield from _started(Bench(tmp_path / "data", **where))
+
+
+def _started(made):
     made.supervisor.start()
     yield made
     made.supervisor.stop()

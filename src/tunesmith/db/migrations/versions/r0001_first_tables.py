@@ -70,8 +70,10 @@ def _progress() -> None:
         *(sa.Column(name, sa.Float) for name in ("loss", "learning_rate", "token_accuracy")),
         *(sa.Column(name, sa.Float) for name in ("valid_loss", "valid_token_accuracy")),
     )  # fmt: skip
-    current = {"sqlite_where": sa.text("superseded = 0"), "postgresql_where": sa.text("NOT superseded")}
-    op.create_index("one_current_row_per_step", "metrics", ["job_id", "step"], unique=True, **current)
+    op.create_index(
+        "one_current_row_per_step", "metrics", ["job_id", "step"], unique=True,
+        sqlite_where=sa.text("superseded = 0"), postgresql_where=sa.text("NOT superseded"),
+    )  # fmt: skip
 
 
 def _num() -> sa.Column[int]:
