@@ -31,13 +31,14 @@ def test_lists_are_a_projects_own_and_filtered_by_labels_model_and_time(database
 
     with database.read() as connection:
         assert ids(stored.list_completions(connection, "proj_a", metadata={"tag": "x"})) == ["c-1", "c-3", "c-5"]
-        assert ids(stored.list_completions(connection, "proj_a", metadata={"tag": "x"}, model="m", order="desc")) == ["c-3", "c-1"]
+        labelled = {"metadata": {"tag": "x"}, "model": "m"}
+        assert ids(stored.list_completions(connection, "proj_a", **labelled, order="desc")) == ["c-3", "c-1"]
         assert ids(stored.list_completions(connection, "proj_a", created_after=150, created_before=250)) == ["c-3"]
         assert ids(stored.list_completions(connection, "proj_a", after="c-1", limit=1)) == ["c-2"]
         assert ids(stored.list_responses(connection, "proj_a")) == ["c-6"]
-        for kind, project, name in (("completion", "proj_b", "c-1"), ("response", "proj_a", "c-1"), ("completion", "proj_a", "c-9")):
+        for foreign in (("completion", "proj_b", "c-1"), ("response", "proj_a", "c-1"), ("completion", "proj_a", "c-9")):
             with pytest.raises(NotFound):
-                stored.get(connection, kind, project, name)
+                stored.get(connection, *foreign)
 
 
 def test_a_row_that_is_there_is_replaced(database):
