@@ -267,7 +267,7 @@ stored = Table(
     Column("metadata", JSON, nullable=False),
     # question and answer as JSON text: here, or in the blob of that hash when they are large
     Column("document", Text),
-    Column("sha256", String),
+    Column("sha256", String, index=True),
     Index("stored_by_project", "project", "kind", "num"),
     Index("stored_by_status", "kind", "status"),
     sqlite_autoincrement=True,

@@ -27,6 +27,7 @@ def upgrade() -> None:
     )  # fmt: skip
     op.create_index("ix_upload_parts_upload_id", "upload_parts", ["upload_id"])
     op.create_index("ix_upload_parts_sha256", "upload_parts", ["sha256"])
+    op.create_index("ix_stored_sha256", "stored", ["sha256"])
 
 
 def _named() -> list[sa.Column]:  # type: ignore[type-arg]
