@@ -2,6 +2,7 @@
 # make test   sets everything up and passes the tests
 # make test-vllm  tests the vLLM driver against the real one (minutes)
 # make clients  the official OpenAI clients that the tests use beside the installed one
+# make fuzz   much hostile input for every operation of the API
 # make check  style, types, floors, docs
 # make bench-serve  the engine beside its peers (VLLM_PYTHON=... and ARGS="--only ..." if wanted)
 # make bench-api  the gateway beside LiteLLM's proxy (LITELLM_PYTHON=... if wanted)
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test test-vllm bench-serve bench-api check clients setup setup-dev clean
+.PHONY: demo serve test test-vllm fuzz bench-serve bench-api check clients setup setup-dev clean
 
 demo: setup
 	$(BIN)/tunesmith demo
@@ -28,6 +29,10 @@ bench-serve: setup-dev
 
 bench-api: setup-dev
 	$(BIN)/python -m bench.api $(ARGS)
+
+# Valid and hostile input for every operation of the API, thirty times as much as `make test` sends (an hour).
+fuzz: setup-dev
+	FUZZ_EXAMPLES=100 $(BIN)/python -m pytest --timeout 3600 tests/api/test_hostile_input.py
 
 # The driver of vLLM against the real thing, in the environment of TUNESMITH_VLLM_PYTHON or of `tunesmith engines install vllm`.
 test-vllm: setup-dev
