@@ -132,7 +132,7 @@ def content(request: Request, file_id: str, desk: DeskDep, key: KeyDep) -> Respo
         "content-security-policy": "sandbox",
     }
     if file.purpose == result_file.PURPOSE:
-        is_csv, table = "text/csv" in request.headers.get("accept", ""), desk.store.read(file.sha256)
+        is_csv, table = "text/csv" in ",".join(request.headers.getlist("accept")), desk.store.read(file.sha256)
         return Response(table if is_csv else b64encode(table), media_type="text/csv" if is_csv else "text/plain", headers=headers)
     headers["content-length"] = str(file.num_bytes)
     return StreamingResponse(desk.store.chunks(file.sha256), media_type="application/octet-stream", headers=headers)
