@@ -5,12 +5,13 @@ import threading
 
 import pytest
 from orders import tuning_job
-from sqlalchemy import inspect
+from sqlalchemy import inspect, update
 
 from tunesmith.db import files, jobs, keys
 from tunesmith.db.files import File
 from tunesmith.db.migrate import open_database
 from tunesmith.db.session import Database, to_url
+from tunesmith.db.tables import jobs as table
 from tunesmith.errors import Busy, InvalidRequest, StorageFull
 from tunesmith.types import DEFAULT_PROJECT
 
@@ -143,3 +144,21 @@ def test_only_what_changes_a_row_counts_as_a_write(tmp_path):
         keys.touch(connection, {key.id: 1})
     assert database.num_writes == before + 1
     database.close()
+
+
+@pytest.mark.parametrize("with_returning", [False, True])
+def test_a_change_is_counted_and_looking_for_work_is_not(database, with_returning):
+    with database.write() as connection:
+        jobs.add(connection, tuning_job("job"))
+    before = database.num_writes
+
+    def set_status(job_id):
+        statement = update(table).where(table.c.id == job_id).values(status="queued")
+        with database.write() as connection:
+            connection.execute(statement.returning(table.c.id) if with_returning else statement)
+
+    if not with_returning:  # with RETURNING nobody can tell before the rows are read
+        set_status("nobody")
+        assert database.num_writes == before
+    set_status("job")
+    assert database.num_writes > before

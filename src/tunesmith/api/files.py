@@ -18,7 +18,7 @@ from tunesmith.errors import InvalidRequest, NotFound
 from tunesmith.jobs import result_file
 from tunesmith.schemas.common import Deleted, to_list
 from tunesmith.schemas.files import MAX_SECONDS, MIN_SECONDS, OUTPUTS, PURPOSES, FileObject, from_row
-from tunesmith.types import DEFAULT_PROJECT, new_id, unix_now
+from tunesmith.types import new_id, unix_now
 
 router = APIRouter(prefix="/v1/files", dependencies=[needs("files")])
 
@@ -148,7 +148,7 @@ def delete(file_id: str, desk: DeskDep, key: KeyDep) -> Deleted:
     return Deleted(id=file_id, object="file")
 
 
-def find_for_training(desk: Desk, file_id: str, param: str, project: str = DEFAULT_PROJECT) -> files.File:
+def find_for_training(desk: Desk, file_id: str, param: str, project: str) -> files.File:
     """The file that a job names in `param`. Raises InvalidRequest when there is none or it was uploaded for something else."""
     return find(desk, file_id, param, project, "fine-tune")
 

@@ -23,6 +23,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import ArgumentError, DataError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from tunesmith.errors import Busy, InvalidRequest, StorageFull, TunesmithError
 
@@ -143,9 +144,16 @@ def _on_begin(connection: Connection) -> None:
 def _note_change(
     connection: Connection, cursor: Any, statement: str, parameters: Any, context: DefaultExecutionContext | None, many: bool
 ) -> None:
-    """Most transactions that may write look for work and find none; an UPDATE that met no row changes nothing."""
-    if context is None or context.isinsert or ((context.isupdate or context.isdelete) and cursor.rowcount != 0):
+    """Most transactions that may write look for work and find none; an UPDATE that met no row changes nothing.
+
+    With RETURNING, SQLite's driver counts rows only when they are fetched: such a statement counts as a change.
+    """
+    if context is None or context.isinsert:
         connection.info["has_changed"] = True
+    elif context.isupdate or context.isdelete:
+        returns = isinstance(context.compiled, SQLCompiler) and bool(context.compiled.effective_returning)
+        if returns or cursor.rowcount != 0:
+            connection.info["has_changed"] = True
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------------------------
