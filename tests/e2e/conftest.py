@@ -55,9 +55,12 @@ def start(data_dir: Path, *flags: str) -> Server:
     deadline = time.monotonic() + 60
     while True:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read()
-            break
-        except (urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5).read()
+        except (urllib.error.URLError, ConnectionError) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+                if error.code == 401:
+                    break  # the desk itself: while it loads, all but /health is 503
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(log.read_text()[-3000:]) from None
             time.sleep(0.1)

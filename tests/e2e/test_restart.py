@@ -12,13 +12,13 @@ from jobs.test_webhooks import Receiver
 
 pytestmark = pytest.mark.slow
 
-NUM_REQUESTS = 120
+NUM_REQUESTS = 60
 URL = "/v1/chat/completions"
 
 
 def request(number):
     messages = [{"role": "user", "content": f"Write about the number {number}"}]
-    body = {"model": "tunesmith/tiny", "messages": messages, "max_tokens": 24, "temperature": 0}
+    body = {"model": "tunesmith/tiny", "messages": messages, "max_tokens": 96, "temperature": 0, "ignore_eos": True}
     return {"custom_id": f"request-{number}", "method": "POST", "url": URL, "body": body}
 
 
@@ -29,7 +29,8 @@ def wait_for(client, batch_id, condition):
     return batch
 
 
-def test_a_batch_survives_a_kill_and_a_stop_of_the_server_and_asks_nothing_twice(tmp_path):
+def test_a_batch_survives_a_kill_and_a_stop_of_the_server_and_asks_nothing_twice(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNESMITH_BATCH_CONCURRENCY", "4")  # so that it is still in the middle when it is looked at
     data, receiver = tmp_path / "data", Receiver()
     flags = ("--threads", "1", "--allow-private-webhooks")
     try:

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from safetensors import SafetensorError
+
 from tunesmith.errors import InvalidRequest, NotFound
 from tunesmith.models.catalog import Base, read_header
 from tunesmith.models.shelf import read_json
@@ -124,9 +126,17 @@ def save_adapter(model: Saves, folder: Path, base: Base, recipe: "Recipe") -> Ad
         _put_in_place(part, folder)
     except OSError as error:
         raise storage_error(error, folder) from error
+    except SafetensorError as error:
+        raise _system_error(error, folder) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return _at(info, folder)
+
+
+def _system_error(error: SafetensorError, folder: Path) -> Exception:
+    """What the system said, where it was the system: safetensors hides its errors in a sentence of its own."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return error if number is None else storage_error(OSError(int(number[1]), str(error)), folder)
 
 
 def _put_in_place(part: Path, folder: Path) -> None:
