@@ -1,5 +1,6 @@
 # make demo   sets everything up and runs the main job
 # make test   sets everything up and passes the tests
+# make test-long  what takes minutes and seldom changes: the control of the demo
 # make test-vllm  tests the vLLM driver against the real one (minutes)
 # make clients  the official OpenAI clients that the tests use beside the installed one
 # make fuzz   much hostile input for every operation of the API
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test test-vllm fuzz bench-serve bench-api check clients setup setup-dev clean
+.PHONY: demo serve test test-long test-vllm fuzz bench-serve bench-api check clients setup setup-dev clean
 
 demo: setup
 	$(BIN)/tunesmith demo
@@ -23,6 +24,9 @@ serve: setup
 # engines and workers, which use one core each.
 test: setup-dev clients
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: setup-dev
+	$(BIN)/python -m pytest -m long
 
 bench-serve: setup-dev
 	$(BIN)/python -m bench.serve $(ARGS)

@@ -39,7 +39,7 @@ def recipe(train: Path) -> dict:
     return merge(own, RECIPE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_trained_on_shuffled_answers_it_stays_ignorant(tmp_path):
     rows = [json.loads(line)["messages"] for line in (SUPPORT_DESK / "train.jsonl").read_text().splitlines()]
