@@ -5,6 +5,7 @@ shape, whoever carried it.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -77,3 +78,23 @@ class Judge(Completer, Protocol):
     async def embed(self, texts: list[str]) -> list[list[float]]:
         """One vector per text, by whatever model is configured for it. Raises InvalidRequest, EngineFailed."""
         ...
+
+
+# -- patience: how background work asks --------------------------------------------------------------------------------------
+
+PRIORITY_HEADER = "x-tunesmith-priority"
+BACKGROUND = {PRIORITY_HEADER: "batch"}
+"""Headers of a question that waits while anything interactive does."""
+AGAIN = frozenset({429, 503})
+"""Not now: ask again when told."""
+BROKEN = frozenset({500, 502, 504})
+"""The engine broke under the question: ask some times, MAX_BROKEN at most."""
+MAX_BROKEN = 4
+LONGEST_SECONDS = 3600.0
+"""For one answer, waiting included: a question that an engine never ends must not hold the others."""
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds after which an answer says to ask again; 0 when it does not say."""
+    told = headers.get("retry-after", "")
+    return float(told) if told.replace(".", "", 1).isdigit() else 0.0

@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from tunesmith.api.deps import Desk, DeskDep, KeyDep, needs
 from tunesmith.api.resolve import target_of
 from tunesmith.api.streams import Stream, data_of, each_event, json_body, to_event, unless_gone
+from tunesmith.completer import PRIORITY_HEADER
 from tunesmith.db import stored
 from tunesmith.db.keys import Key
 from tunesmith.schemas import chat as wire
@@ -23,8 +24,6 @@ from tunesmith.types import unix_now
 
 router = APIRouter()
 
-PRIORITY = "x-tunesmith-priority"
-"""Header that says `batch`: the request waits while anything interactive does."""
 SALTED = {"embedded": (CHAT, COMPLETIONS, EMBEDDINGS), "vllm": (CHAT, COMPLETIONS), "openai": ()}
 """Engine -> the paths on which it knows `cache_salt`."""
 
@@ -66,7 +65,7 @@ async def ask_engine(desk: Desk, key: Key, target: Target, path: str, body: dict
 
 def with_priority(request: Request, desk: Desk, body: dict[str, Any]) -> dict[str, Any]:
     """The body with the priority of the request's header; only our own engine knows the word."""
-    is_batch = request.headers.get(PRIORITY) == "batch" and desk.settings.engine == "embedded"
+    is_batch = request.headers.get(PRIORITY_HEADER) == "batch" and desk.settings.engine == "embedded"
     return body | {"priority": "batch"} if is_batch else body
 
 

@@ -15,16 +15,9 @@ from typing import Any
 import aiohttp
 
 from tunesmith.batches.answers import Answered
+from tunesmith.completer import AGAIN, BACKGROUND, BROKEN, MAX_BROKEN, retry_after
 from tunesmith.runfolder import JobTools
 
-PRIORITY = {"x-tunesmith-priority": "batch"}
-"""Interactive traffic goes first, in every engine of ours."""
-AGAIN = frozenset({429, 503})
-BROKEN = frozenset({500, 502, 504})
-MAX_BROKEN = 4
-"""How often connection or engine may break under the same request before that is its answer."""
-LONGEST_SECONDS = 3600.0
-"""For one answer: a request that an engine never ends must not hold the batch."""
 FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0
 """Seconds between two tries of a desk that cannot be reached: the first, doubled each time up to the last."""
 
@@ -35,7 +28,7 @@ class Asker:
     def __init__(self, session: aiohttp.ClientSession, tools: JobTools, endpoint: str, expires: float, stopping: asyncio.Event):
         self._session = session
         self._url = tools.base_url.removesuffix("/v1") + endpoint
-        self._headers = PRIORITY | {"authorization": f"Bearer {tools.api_key}"}
+        self._headers = BACKGROUND | {"authorization": f"Bearer {tools.api_key}"}
         self._expires = expires
         self._stopping = stopping
         self._not_before = 0.0
@@ -70,8 +63,7 @@ class Asker:
         """After how long to ask again; None when that would not help, or not in time."""
         if answer.status not in AGAIN or answer.headers.get("x-should-retry") == "false":
             return None
-        told = answer.headers.get("retry-after", "")
-        seconds = float(told) if told.replace(".", "", 1).isdigit() else 0.0
+        seconds = retry_after(answer.headers)
         if seconds <= 0 and answer.status == 429:
             return None  # a request that is too large for its limits is so for ever
         return None if time.time() + seconds > self._expires else max(seconds, FIRST_WAIT)

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import aiohttp
 
 from tunesmith.batches.answers import AnswerLog, write_rows
-from tunesmith.batches.ask import LONGEST_SECONDS, Asker, failed
+from tunesmith.batches.ask import Asker, failed
+from tunesmith.completer import LONGEST_SECONDS
 from tunesmith.recipes.batch import BatchRecipe
 from tunesmith.runfolder import JobTools, RunFolder
 

@@ -9,18 +9,21 @@ from typing import Any
 
 import aiohttp
 
-from tunesmith.completer import Completion, failure, to_completion, to_vectors
+from tunesmith.completer import (
+    AGAIN,
+    BACKGROUND,
+    BROKEN,
+    LONGEST_SECONDS,
+    MAX_BROKEN,
+    Completion,
+    failure,
+    retry_after,
+    to_completion,
+    to_vectors,
+)
 from tunesmith.errors import EngineFailed
 from tunesmith.types import Message
 
-PRIORITY = {"x-tunesmith-priority": "batch"}
-BUSY = frozenset({429, 503})
-"""Not now: ask again when told."""
-BROKEN = frozenset({500, 502, 504})
-"""The engine broke under the question: ask some times."""
-MAX_BROKEN = 4
-MAX_WAIT_SECONDS = 3600.0
-"""For one answer, waiting included."""
 FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0
 
 
@@ -30,7 +33,7 @@ class DeskClient:
     def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str, embedding_model: str):
         self._session = session
         self._url = base_url.rstrip("/")
-        self._headers = PRIORITY | {"authorization": f"Bearer {api_key}"}
+        self._headers = BACKGROUND | {"authorization": f"Bearer {api_key}"}
         self._embedding_model = embedding_model
 
     async def complete(self, model: str, messages: list[Message], **sampling: Any) -> Completion:
@@ -44,10 +47,10 @@ class DeskClient:
 
     async def _ask(self, path: str, body: dict[str, Any]) -> bytes:
         try:
-            async with asyncio.timeout(MAX_WAIT_SECONDS):
+            async with asyncio.timeout(LONGEST_SECONDS):
                 return await self._until_answered(path, body)
         except TimeoutError as error:
-            message = f"There was no answer in {MAX_WAIT_SECONDS:.0f} seconds."
+            message = f"There was no answer in {LONGEST_SECONDS:.0f} seconds."
             raise EngineFailed(message, hint="Is a limit of the project too low?") from error
 
     async def _until_answered(self, path: str, body: dict[str, Any]) -> bytes:
@@ -66,16 +69,10 @@ class DeskClient:
                 num_broken += answer.status in BROKEN
                 if not _may_ask_again(answer) or num_broken == MAX_BROKEN:
                     raise failure(answer.status, content)
-                wait = max(wait, _told(answer))
+                wait = max(wait, retry_after(answer.headers))
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
 
 def _may_ask_again(answer: aiohttp.ClientResponse) -> bool:
-    return answer.status in BUSY | BROKEN and answer.headers.get("x-should-retry") != "false"
-
-
-def _told(answer: aiohttp.ClientResponse) -> float:
-    """Seconds after which the answer says to ask again."""
-    told = answer.headers.get("retry-after", "")
-    return float(told) if told.replace(".", "", 1).isdigit() else 0.0
+    return answer.status in AGAIN | BROKEN and answer.headers.get("x-should-retry") != "false"
