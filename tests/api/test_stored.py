@@ -89,7 +89,7 @@ def test_large_questions_are_kept_too_and_leave_no_blob_behind(served, client):
 def test_another_project_finds_nothing(served, client):
     answer = client.chat.completions.create(**ASKED, store=True, metadata={"case": "foreign"})
     with served.desk.database.write() as connection:
-        theirs = projects.create(connection, "theirs")
+        theirs = projects.create(connection, "stored-elsewhere")
         _, text = keys.create(connection, "theirs", project=theirs.id)
     theirs = served.client(api_key=text)
     assert theirs.chat.completions.list().data == []

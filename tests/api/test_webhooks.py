@@ -110,7 +110,7 @@ def test_a_batch_that_ends_is_told(client, receiver):
 
 def test_another_projects_endpoint_is_not_there(served, client):
     made = create(client, "https://example.com/hook")
-    project = client.post("/projects", body={"name": "theirs"}, cast_to=object)
+    project = client.post("/projects", body={"name": "webhooks-elsewhere"}, cast_to=object)
     key = client.post("/keys", body={"name": "x", "project": project["id"]}, cast_to=object)["key"]
     foreign = served.client(api_key=key).webhooks
     for ask in (foreign.retrieve, foreign.update, foreign.delete, foreign.rotate_secret):
