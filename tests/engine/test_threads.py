@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from tunesmith.engine import threads
+from tunesmith.engine.int8 import int8_weight
+from tunesmith.engine.matmul import Plain
 from tunesmith.engine.threads import SIZES, Threads, serial_tokens
 
 
@@ -20,19 +22,27 @@ def as_before():
     ("slower_up_to", "found"), [(0, 0), (8, 8), (100, 32), (10_000, SIZES[-1])], ids=["never", "8", "between", "always"]
 )
 def test_one_thread_is_taken_up_to_where_all_are_faster(monkeypatch, slower_up_to, found):
-    def seconds(x, weight):
+    def seconds(x, product):
         if torch.get_num_threads() == 1:
             return len(x)
         return 2 * len(x) if len(x) <= slower_up_to else len(x) / 2
 
     monkeypatch.setattr(threads, "_seconds", seconds)
-    assert serial_tokens(64, 2, torch.float32) == found
+    assert serial_tokens(64, 2, Plain) == found
     assert torch.get_num_threads() == 2
 
 
 def test_with_one_thread_nothing_is_measured(monkeypatch):
-    monkeypatch.setattr(threads, "_seconds", lambda x, weight: pytest.fail("measured"))
-    assert serial_tokens(64, 1, torch.float32) == 0
+    monkeypatch.setattr(threads, "_seconds", lambda x, product: pytest.fail("measured"))
+    assert serial_tokens(64, 1, Plain) == 0
+
+
+@pytest.mark.parametrize("make", [Plain, int8_weight], ids=["fp32", "int8"])
+def test_it_is_measured_with_what_the_base_computes_with(monkeypatch, make):
+    seen = []
+    monkeypatch.setattr(threads, "_seconds", lambda x, product: seen.append(product(x)) or 1.0)
+    serial_tokens(64, 2, make)
+    assert {tuple(each.shape) for each in seen} == {(size, 192) for size in SIZES}
 
 
 def test_the_number_follows_the_tokens_and_the_most_that_is_allowed():

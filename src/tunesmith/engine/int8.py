@@ -1,7 +1,7 @@
 """Weights as int8 with one scale for each output (symmetric, made at load); activations stay as they are.
 
 Few rows go through torch's own product for such weights, which reads a quarter of the bytes; many rows through the weight
-unpacked in float32, piece by piece. A wide weight, which the head is, is multiplied in whole numbers instead, where the processor
+unpacked in float32, piece by piece. A wide weight is multiplied in whole numbers instead, where the processor
 has instructions for it (VNNI). Knows no adapters: they stay in float32 beside it.
 """
 
@@ -14,10 +14,10 @@ PACKED_ROWS = 48
 not."""
 PIECE = 1 << 20
 """Numbers that are unpacked at once: they stay in the processor's cache, and memory does not grow."""
-WIDE = 1 << 24
-"""Weights of so many numbers or more are multiplied in whole numbers. Milliseconds of 1 / 4 / 8 / 16 rows, one thread, packed:
-8.8 / 13.1 / 25.6 / 49.4 for 50304 x 1024, in whole numbers 6.4 / 8.5 / 10.7 / 14.0; for 3072 x 1024 0.8 / 0.8 / 1.5 / 2.6 and
-0.7 / 1.1 / 0.9 / 1.5: each call of it costs a tenth of a millisecond and more."""
+WIDE = 1 << 20
+"""Weights of so many numbers or more are multiplied in whole numbers. Milliseconds of 1 / 4 / 8 / 16 rows, one thread: packed
+0.9 / 1.0 / 2.0 / 3.4 for 3072 x 1024 and in whole numbers 1.0 / 0.9 / 1.0 / 1.4; for 1024 x 1024 0.3 / 0.4 / 0.7 / 1.0 and
+0.5 / 0.5 / 0.6 / 0.7: each call of it costs a tenth of a millisecond and more."""
 LARGEST = 32_512
 """What the largest number of a row becomes: 127 * 256, so that its upper byte, rounded, still fits."""
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -10,7 +11,9 @@ from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.engine.answers import Served
 from tunesmith.engine.build import build_runner
 from tunesmith.engine.core import Core
+from tunesmith.engine.int8 import int8_weight
 from tunesmith.engine.loading import Progress
+from tunesmith.engine.matmul import Plain, Weight
 from tunesmith.engine.server import Server
 from tunesmith.engine.threads import Threads, serial_tokens
 from tunesmith.engine.vocabulary import Vocabulary
@@ -26,7 +29,8 @@ def load(args: argparse.Namespace, progress: Progress) -> Server:
     tokenizer = load_tokenizer(base.folder)
     progress.reach("weights")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = _threads(args.threads or len(os.sched_getaffinity(0)), base, device)
+    quantize = None if args.quantize == "none" else args.quantize
+    threads = _threads(args.threads or len(os.sched_getaffinity(0)), base, device, int8_weight if quantize == "int8" else Plain)
     # How weights are held is chosen by what is fastest for decode steps.
     threads.use(num_tokens=1)
     runner = build_runner(
@@ -34,7 +38,7 @@ def load(args: argparse.Namespace, progress: Progress) -> Server:
         args.quantization,
         device=device,
         dtype=torch.bfloat16 if device == "cuda" else torch.float32,
-        quantize=None if args.quantize == "none" else args.quantize,
+        quantize=quantize,
         parity_dir=args.models_dir / PARITY if args.models_dir is not None else None,
     )
     progress.reach("warm-up")
@@ -49,6 +53,6 @@ def load(args: argparse.Namespace, progress: Progress) -> Server:
     return server
 
 
-def _threads(most: int, base: Base, device: str) -> Threads:
+def _threads(most: int, base: Base, device: str, make: Callable[[torch.Tensor], Weight]) -> Threads:
     torch.set_num_threads(most)
-    return Threads(most, serial_tokens(base.hidden_size, most, torch.float32) if device == "cpu" else 0)
+    return Threads(most, serial_tokens(base.hidden_size, most, make) if device == "cpu" else 0)

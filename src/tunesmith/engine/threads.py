@@ -7,8 +7,11 @@ virtual cores, threads that wait passively).
 
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
+
+from tunesmith.engine.matmul import Weight
 
 SIZES = (8, 32, 128, 512)
 """Tokens of a step that are tried."""
@@ -19,21 +22,22 @@ MAX_WIDTH = 2_048
 """A wider base is measured at this width: there the work is more than the waiting."""
 
 
-def serial_tokens(width: int, threads: int, dtype: torch.dtype) -> int:
-    """Up to how many tokens one thread is faster than `threads`; 0 when it never is. `width` is the base's hidden size.
+def serial_tokens(width: int, threads: int, make: Callable[[torch.Tensor], Weight]) -> int:
+    """Up to how many tokens one thread is faster than `threads`; 0 when it never is. `width` is the base's hidden size, `make` turns
+    a float32 weight [out, in] into what the base computes with, `int8_weight` for one.
 
     Measured in turns on one product, with the machine as busy as it is now. Leaves the number of threads at `threads`.
     """
     width = min(width, MAX_WIDTH)
-    weight_OI = torch.zeros(WIDTH * width, width, dtype=dtype)
+    product = make(torch.zeros(WIDTH * width, width))
     found = 0
     for size in SIZES if threads > 1 else ():
-        x_NI = torch.zeros(size, width, dtype=dtype)
+        x_NI = torch.zeros(size, width)
         taken: dict[int, list[float]] = {1: [], threads: []}
         for repeat in range(REPEATS + 1):
             for number in taken:
                 torch.set_num_threads(number)
-                seconds = _seconds(x_NI, weight_OI)
+                seconds = _seconds(x_NI, product)
                 if repeat:
                     taken[number].append(seconds)
         if statistics.median(taken[threads]) < statistics.median(taken[1]):
@@ -43,9 +47,9 @@ def serial_tokens(width: int, threads: int, dtype: torch.dtype) -> int:
     return found
 
 
-def _seconds(x_NI: torch.Tensor, weight_OI: torch.Tensor) -> float:
+def _seconds(x_NI: torch.Tensor, product: Weight) -> float:
     start = time.perf_counter()
-    torch.nn.functional.linear(x_NI, weight_OI)
+    product(x_NI)
     return time.perf_counter() - start
 
 
