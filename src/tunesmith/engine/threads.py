@@ -23,8 +23,8 @@ MAX_WIDTH = 2_048
 
 
 def serial_tokens(width: int, threads: int, make: Callable[[torch.Tensor], Weight]) -> int:
-    """Up to how many tokens one thread is faster than `threads`; 0 when it never is. `width` is the base's hidden size, `make` turns
-    a float32 weight [out, in] into what the base computes with, `int8_weight` for one.
+    """Up to how many tokens one thread is faster than `threads`; 0 when it never is. `width` is the base's hidden size, `make`
+    turns a float32 weight [out, in] into what the base computes with, `int8_weight` for one.
 
     Measured in turns on one product, with the machine as busy as it is now. Leaves the number of threads at `threads`.
     """
