@@ -10,7 +10,8 @@ from openai.types.fine_tuning import FineTuningJob
 from tunesmith.db import keys, projects
 from tunesmith.paths import SUPPORT_DESK
 from tunesmith.recipes import tracking
-from tunesmith.recipes.method import ADAPTERS, METHODS, SftMethod
+from tunesmith.recipes.adapter import ADAPTERS
+from tunesmith.recipes.method import METHODS, SftMethod
 from tunesmith.types import new_id
 
 ROWS = (SUPPORT_DESK / "train.jsonl").read_bytes()

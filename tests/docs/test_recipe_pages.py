@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tunesmith.recipes.adapter import LoraAdapter
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
-from tunesmith.recipes.method import LoraAdapter, SftMethod
+from tunesmith.recipes.method import SftMethod
 from tunesmith.recipes.run import CheckpointRecipe, Recipe
 
 DOCS = Path(__file__).parents[2] / "docs"

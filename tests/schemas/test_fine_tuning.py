@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from tunesmith.db.events import JobEvent
 from tunesmith.errors import InvalidRequest
-from tunesmith.recipes.method import ADAPTERS, METHODS, SftMethod
+from tunesmith.recipes.adapter import ADAPTERS
+from tunesmith.recipes.method import METHODS, SftMethod
 from tunesmith.recipes.run import parse
 from tunesmith.schemas.fine_tuning import event_from_row, from_row
 from tunesmith.schemas.tuning_order import JobCreate, to_order, to_recipe

@@ -1,7 +1,7 @@
-"""How to train: the method with its numbers, and the kind of adapter. No torch, no paths.
+"""How to train: the method with its numbers. No torch, no paths.
 
-`METHODS` and `ADAPTERS` are the tables of what there is: a recipe takes what they hold, whoever orders a job asks them, and
-`train/methods.py` has a function for each method of the first. Something new is a class here and a line in its table.
+`METHODS` is the table of what there is: a recipe takes what it holds, whoever orders a job asks it, and `train/methods.py` has a
+function for each. Something new is a class here and a line in the table. What is trained stands in `adapter.py`.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,30 +14,6 @@ class Part(BaseModel):
     """A part of a recipe: unknown fields are refused, values are checked, nothing changes after."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class Adapter(Part):
-    """What is trained on the frozen base; each kind is a class of its own."""
-
-    type: str
-    """The kind of adapter."""
-
-
-class LoraAdapter(Adapter):
-    """Low-rank adapters (Hu et al. 2021) on the base's linear layers."""
-
-    type: Literal["lora"] = "lora"
-    """The kind of adapter."""
-    rank: Annotated[int, Field(ge=1, le=512)] = 16
-    """Columns of A and rows of B; 16 suffices for small supervised sets (Schulman et al. 2025, "LoRA Without Regret")."""
-    alpha: Annotated[float, Field(gt=0)] = 32.0
-    """Scale: the update is multiplied by alpha / rank."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the adapter's inputs dropped while training."""
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Names of the layers to adapt; all-linear is better than attention alone at equal size (ibid.)."""
-    use_rslora: bool = False
-    """Scale by alpha / sqrt(rank) instead, for ranks above 64 (Kalajdzievski 2023)."""
 
 
 class Method(Part):
@@ -87,11 +63,8 @@ class SftMethod(Method):
 METHODS: dict[str, type[Method]] = {"sft": SftMethod}
 """A recipe's `method.type` -> its fields. The first is the default."""
 
-ADAPTERS: dict[str, type[Adapter]] = {"lora": LoraAdapter}
-"""A recipe's `adapter.type` -> its fields. The first is the default."""
 
-
-def _by_type(value: Any, table: dict[str, Any], noun: str) -> Any:
+def by_type(value: Any, table: dict[str, Any], noun: str) -> Any:
     """`value` as the class that the table has for its `type`; what is no object is left for pydantic to refuse."""
     if not isinstance(value, dict):
         return value
@@ -102,5 +75,4 @@ def _by_type(value: Any, table: dict[str, Any], noun: str) -> Any:
     return table[name].model_validate(value)
 
 
-AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(lambda value: _by_type(value, METHODS, "method"))]
-AnyAdapter = Annotated[SerializeAsAny[Adapter], BeforeValidator(lambda value: _by_type(value, ADAPTERS, "adapter kind"))]
+AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(lambda value: by_type(value, METHODS, "method"))]

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from tunesmith.errors import InvalidRecipe
+from tunesmith.recipes.adapter import AnyAdapter, LoraAdapter
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
-from tunesmith.recipes.method import AnyAdapter, AnyMethod, LoraAdapter, Part, SftMethod
+from tunesmith.recipes.method import AnyMethod, Part, SftMethod
 from tunesmith.recipes.tracking import Wandb
 from tunesmith.types import Quantization
 

@@ -63,7 +63,7 @@ def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | Non
     num_fresh = data.rehearsal_per_epoch * math.ceil(recipe.method.epochs or 1)
     rows = data.train + dataset.rehearse(tokenizer, num_fresh, recipe.seed)
     steps = _plan(recipe, rows, data.rehearsal_per_epoch)
-    work = Work(recipe, rows, len(data.train) + data.rehearsal_per_epoch, steps, str(folder.checkpoints), device)
+    work = Work(recipe, base, rows, len(data.train) + data.rehearsal_per_epoch, steps, str(folder.checkpoints), device)
     training = _Training(work, base, data.held_out, folder, tools, made_from, start)
     trainer = StepTrainer(model, tokenizer, work, start, training.at_step)
     training.trainer = trainer

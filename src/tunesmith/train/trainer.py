@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from tunesmith.data.chat_template import EncodedRow
-from tunesmith.recipes.method import Adapter, LoraAdapter
+from tunesmith.models.catalog import Base
 from tunesmith.recipes.run import Recipe
 from tunesmith.train import order, rng, schedule
+from tunesmith.train.adapters import peft_config
 from tunesmith.train.checkpoints import Checkpoint, Tensors
 from tunesmith.train.loss import collate, token_loss
 
@@ -42,6 +42,7 @@ class Work:
     """What is to be trained: a resolved recipe, the rows, and the rows of each step."""
 
     recipe: Recipe
+    base: Base
     rows: Sequence[EncodedRow]
     rows_per_epoch: int
     steps: list[list[int]]
@@ -75,7 +76,7 @@ class StepTrainer(SFTTrainer):
             data_collator=lambda rows: collate(rows, self.pad_id),
             train_dataset=sample,
             processing_class=tokenizer,
-            peft_config=_lora(work.recipe.adapter),
+            peft_config=peft_config(work.recipe, work.base),
         )
         self._work = work
         self._start = start
@@ -171,19 +172,6 @@ class StepTrainer(SFTTrainer):
         done = StepDone(step, logs["loss"], accuracy, logs["learning_rate"], logs["grad_norm"])
         if self._at_step(done):
             self.control.should_training_stop = True
-
-
-def _lora(adapter: Adapter) -> LoraConfig:
-    assert isinstance(adapter, LoraAdapter), f"{adapter.type} has no trainer"
-    return LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets),
-        use_rslora=adapter.use_rslora,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
 
 
 def _arguments(work: Work, first_step: int) -> SFTConfig:
