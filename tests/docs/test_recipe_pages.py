@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.recipes.adapter import LoraAdapter
+from tunesmith.recipes.compute import ComputeRecipe
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
 from tunesmith.recipes.method import SftMethod
@@ -13,7 +14,7 @@ from tunesmith.recipes.run import CheckpointRecipe, Recipe
 DOCS = Path(__file__).parents[2] / "docs"
 PARTS: dict[str, Any] = {
     "": Recipe, "data.": DataRecipe, "method.": SftMethod, "adapter.": LoraAdapter, "evaluation.": EvaluationRecipe,
-    "checkpoints.": CheckpointRecipe,
+    "checkpoints.": CheckpointRecipe, "compute.": ComputeRecipe,
 }
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tunesmith.errors import InvalidRecipe
 from tunesmith.recipes.adapter import AnyAdapter, LoraAdapter
+from tunesmith.recipes.compute import ComputeRecipe
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
 from tunesmith.recipes.method import AnyMethod, Part, SftMethod
@@ -49,6 +50,8 @@ class Recipe(Part):
     """How to train."""
     adapter: AnyAdapter = Field(default_factory=LoraAdapter)
     """What is trained, on the frozen base."""
+    compute: ComputeRecipe = Field(default_factory=ComputeRecipe)
+    """How the machine is used."""
     data: DataRecipe
     """What to train on."""
     evaluation: EvaluationRecipe = Field(default_factory=EvaluationRecipe)
