@@ -37,7 +37,7 @@ def test_every_field_stands_in_the_page_and_the_page_names_no_other():
 def test_every_event_of_a_run_stands_in_the_page():
     page = (DOCS / "run-folder.md").read_text()
     source = "".join(
-        (Path(__file__).parents[2] / "src/tunesmith" / name).read_text() for name in ("worker.py", "train/sft.py")
+        (Path(__file__).parents[2] / "src/tunesmith" / name).read_text() for name in ("worker.py", "train/run.py", "train/attempt.py")
     )
     kinds = set(re.findall(r'emit\(\s*"(\w+)"', source))
     assert kinds >= {"phase", "step", "eval", "checkpoint", "resumed", "error", "result"}

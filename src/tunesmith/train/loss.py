@@ -11,11 +11,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tunesmith.data.chat_template import EncodedRow
+from tunesmith.train.method import Batch
 
 IGNORED = -100
 """Label of a token whose prediction the loss does not count."""
-
-Batch = dict[str, torch.Tensor]
 
 
 class TokenLoss(NamedTuple):
@@ -55,29 +54,3 @@ def token_loss(model: torch.nn.Module, batch: Batch, *, fused_head: bool) -> Tok
     logits_NV, targets_N = logits_BKV[chosen_BK].float(), labels_BT[:, columns_K][chosen_BK]
     num_right = (logits_NV.detach().argmax(-1) == targets_N).sum()
     return TokenLoss(cross_entropy(logits_NV, targets_N, reduction="sum"), num_right, chosen_BK.sum())
-
-
-class HeldOutLoss(NamedTuple):
-    loss: float
-    """Mean negative log-likelihood of a token, in nats."""
-    token_accuracy: float
-    """Share of tokens that are the likeliest ones, given the right tokens before them."""
-
-
-@torch.no_grad()
-def measure(
-    model: torch.nn.Module, rows: Sequence[EncodedRow], *, batch_size: int, pad_id: int, device: str, fused_head: bool
-) -> HeldOutLoss:
-    """The loss on `rows`, each token counted once. The model is left in the mode that it was in; no random number is drawn."""
-    was_training = model.training
-    model.eval()
-    nll, right, tokens = 0.0, 0, 0
-    ordered = sorted(rows, key=lambda row: len(row.ids))
-    for start in range(0, len(ordered), batch_size):
-        batch = {name: value.to(device) for name, value in collate(ordered[start : start + batch_size], pad_id).items()}
-        found = token_loss(model, batch, fused_head=fused_head)
-        nll += found.nll_sum.item()
-        right += int(found.num_right)
-        tokens += int(found.num_tokens)
-    model.train(was_training)
-    return HeldOutLoss(nll / max(1, tokens), right / max(1, tokens))

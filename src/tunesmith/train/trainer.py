@@ -1,29 +1,21 @@
-"""TRL's SFTTrainer, made exact: order of rows, learning rate and moments are functions of the step and of a checkpoint.
+"""TRL's trainers, made exact: order of rows, learning rate and moments are functions of the step and of a checkpoint.
 
-TRL makes the adapter, the optimizer and the loop. Overridden here: which rows come (`order.plan`), the loss (only tokens that
-train are scored), the learning rate, and that nothing is ever saved by the trainer itself (its files would be pickle).
-Knows no run folder: what happens at a step boundary is the caller's `at_step`.
+TRL makes the adapter, the optimizer and the loop. `Exact` is laid over the trainer of a method and overrides which rows come
+(`order.plan`), the loss (the method's function), the learning rate, and that nothing is ever saved by the trainer itself (its
+files would be pickle). Knows no run folder: what happens at a step boundary is the caller's `at_step`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase
-from trl import SFTConfig, SFTTrainer
+from transformers import PreTrainedTokenizerBase, Trainer
 
-from tunesmith.data.chat_template import EncodedRow
-from tunesmith.models.catalog import Base
-from tunesmith.recipes.run import Recipe
 from tunesmith.train import order, rng, schedule
 from tunesmith.train.adapters import peft_config
 from tunesmith.train.checkpoints import Checkpoint, Tensors
-from tunesmith.train.loss import collate, token_loss
-
-Model = torch.nn.Module
+from tunesmith.train.method import Method, Model, Work
 
 
 class StepDone(NamedTuple):
@@ -32,30 +24,13 @@ class StepDone(NamedTuple):
     step: int
     """Counted from 1 over the whole run, resumes included."""
     loss: float
-    token_accuracy: float
     learning_rate: float
     grad_norm: float
+    numbers: dict[str, float]
+    """The method's own, such as token_accuracy, by the name that they have in events."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """What is to be trained: a resolved recipe, the rows, and the rows of each step."""
-
-    recipe: Recipe
-    base: Base
-    rows: Sequence[EncodedRow]
-    rows_per_epoch: int
-    steps: list[list[int]]
-    scratch: str
-    """A folder that exists; the trainer wants one, and nothing is written to it."""
-    device: str
-
-    @property
-    def fused_head(self) -> bool:
-        return self.device != "cpu"
-
-
-class StepTrainer(SFTTrainer):
+class Exact(Trainer):  # type: ignore[misc]
     """Trains the steps of `work` that come after `start`; `at_step` is called after each, and says whether to stop."""
 
     loss_is_scaled_for_ga = True
@@ -65,26 +40,25 @@ class StepTrainer(SFTTrainer):
         model: Model,
         tokenizer: PreTrainedTokenizerBase,
         work: Work,
+        method: Method,
         start: Checkpoint | None,
         at_step: Callable[[StepDone], bool],
     ):
-        # TRL looks at one row and never at the others: they come from `get_train_dataloader`.
-        sample = Dataset.from_dict({"input_ids": [work.rows[0].ids], "labels": [work.rows[0].ids]})
+        self.pad_id = int(tokenizer.pad_token_id)
         super().__init__(
             model=model,
-            args=_arguments(work, start.step if start else 0),
-            data_collator=lambda rows: collate(rows, self.pad_id),
-            train_dataset=sample,
+            args=method.arguments(common_arguments(work, start.step if start else 0), work),
+            data_collator=lambda rows: method.collate(rows, self.pad_id),
+            train_dataset=method.sample(work.rows[0]),
             processing_class=tokenizer,
             peft_config=peft_config(work.recipe, work.base),
         )
-        self._work = work
+        self._work, self._method = work, method
         self._start = start
         self._at_step = at_step
-        self.pad_id = int(tokenizer.pad_token_id)
         self._first_step = start.step if start else 0
         self._rng = rng.RandomStates(start.tensors["rng"], start.state["rng"]) if start else None
-        self._num_right = self._num_tokens = 0
+        self._sums: dict[str, list[float]] = {}
         for name, parameter in self._trained():
             # TRL rounds a QLoRA's adapter to bfloat16; small updates would be lost in it.
             parameter.data = parameter.data.float()
@@ -139,9 +113,8 @@ class StepTrainer(SFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         batches = [next(epoch_iterator) for _ in range(num_batches)]
-        self._num_tokens = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
-        self._num_right = 0
-        return batches, self._num_tokens
+        self._sums = {}
+        return batches, sum(self._method.num_terms(batch) for batch in batches)
 
     def training_step(self, model: Model, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """As the trainer's, without walking over all modules to tell them that this is training: a twentieth of a small step."""
@@ -155,9 +128,12 @@ class StepTrainer(SFTTrainer):
         return loss.detach()
 
     def compute_loss(self, model: Model, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        found = token_loss(model, inputs, fused_head=self._work.fused_head)
-        self._num_right += int(found.num_right)
-        return found.nll_sum / num_items_in_batch
+        found = self._method.loss(model, inputs, self._work)
+        for name, share in found.numbers.items():
+            known = self._sums.setdefault(name, [0.0, 0.0])
+            known[0] += float(share.total)
+            known[1] += float(share.count)
+        return found.total / num_items_in_batch
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Nobody reads it, and counting the parameters costs a millisecond a step."""
@@ -167,20 +143,20 @@ class StepTrainer(SFTTrainer):
         """Called by the trainer at the end of each step, when the optimizer has moved. Nothing is logged elsewhere."""
         if "grad_norm" not in logs:
             return
-        accuracy = self._num_right / max(1, self._num_tokens)
         step = self._first_step + self.state.global_step
-        done = StepDone(step, logs["loss"], accuracy, logs["learning_rate"], logs["grad_norm"])
+        numbers = {name: total / max(1.0, count) for name, (total, count) in self._sums.items()}
+        done = StepDone(step, logs["loss"], logs["learning_rate"], logs["grad_norm"], numbers)
         if self._at_step(done):
             self.control.should_training_stop = True
 
 
-def _arguments(work: Work, first_step: int) -> SFTConfig:
-    """Every choice said aloud; TRL's defaults are bfloat16, gradient checkpointing and rows cut at 1,024 tokens."""
+def common_arguments(work: Work, first_step: int) -> dict[str, Any]:
+    """What every configuration of TRL's takes; each choice is said aloud, for TRL's defaults are bfloat16 and checkpointing."""
     method = work.recipe.method
     size = len(work.steps[0])
     micro = min(method.micro_batch_size or size, size)
     on_gpu = work.device != "cpu"
-    return SFTConfig(
+    return dict(
         output_dir=work.scratch,
         max_steps=max(1, len(work.steps) - first_step),
         per_device_train_batch_size=micro,
@@ -196,11 +172,6 @@ def _arguments(work: Work, first_step: int) -> SFTConfig:
         bf16=on_gpu,
         fp16=False,
         activation_checkpointing=False,
-        max_length=None,
-        packing=False,
-        padding_free=False,
-        completion_only_loss=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         average_tokens_across_devices=False,

@@ -1,0 +1,103 @@
+"""What every training run does, whatever its method: rows in, plan of steps, training, result out.
+
+Knows a run folder and `Tools`; no database, no server. Exact: a run that was killed and resumed ends with the same bits.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from tunesmith.data import dataset
+from tunesmith.data.examples import Example, as_json, num_tokens
+from tunesmith.data.tokenizer import load_tokenizer
+from tunesmith.errors import TrainingFailed
+from tunesmith.models.artifact import save_adapter
+from tunesmith.models.catalog import find_base
+from tunesmith.models.loader import load_base
+from tunesmith.recipes.auto import resolve
+from tunesmith.recipes.run import Recipe
+from tunesmith.runfolder import RunFolder
+from tunesmith.train import checkpoints, order
+from tunesmith.train.attempt import Attempt
+from tunesmith.train.method import Method, Work
+from tunesmith.train.tools import Tools
+
+
+def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> dict[str, Any] | None:
+    """Trains as `recipe` says, from the newest whole checkpoint if there is one. The result, or None if paused or cancelled.
+
+    Raises InvalidData or NotFound for what the recipe names, StorageFull, TrainingFailed, and Fenced.
+    """
+    torch.set_num_threads(recipe.threads or len(os.sched_getaffinity(0)))
+    tools.emit("phase", phase="data", message="Reading and encoding the rows")
+    base = find_base(recipe.base, tools.models_dir)
+    tokenizer = load_tokenizer(base.folder)
+    data = dataset.build(
+        recipe.data, folder.root, tokenizer, max_length=recipe.method.max_length or base.max_positions, seed=recipe.seed
+    )
+    recipe = resolve(recipe, hidden_size=base.hidden_size, num_rows=len(data.train), max_positions=base.max_positions)
+    start = checkpoints.newest(folder.checkpoints, lambda message: tools.emit("warning", message=message))
+    made_from = {"base_revision": base.revision, "rows": _digest(data.train)}
+    if start is not None and start.state["made_from"] != made_from:
+        raise TrainingFailed(
+            "The base or the rows have changed since the checkpoint was written, so the run cannot go on.",
+            hint="Put them back, or start a new run.",
+        )
+
+    tools.emit("phase", phase="loading", message=f"Loading {base.id} ({recipe.quantization})")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_base(base, recipe.quantization, dtype=torch.float32 if device == "cpu" else torch.bfloat16, device=device)
+    num_fresh = data.rehearsal_per_epoch * math.ceil(recipe.method.epochs or 1)
+    rows: Sequence[Example] = [*data.train, *dataset.rehearse(tokenizer, num_fresh, recipe.seed)]
+    steps = _plan(recipe, rows, data.rehearsal_per_epoch)
+    work = Work(recipe, base, rows, len(data.train) + data.rehearsal_per_epoch, steps, str(folder.checkpoints), device)
+    attempt = Attempt(work, method, data.held_out, folder, tools, made_from, start)
+    attempt.trainer = method.trainer(model, tokenizer, work, method, start, attempt.at_step)
+    if not attempt.train():
+        return None
+    return _publish(attempt, data.report)
+
+
+def _digest(rows: Sequence[Example]) -> str:
+    return hashlib.sha256(json.dumps([as_json(row) for row in rows]).encode()).hexdigest()
+
+
+def _plan(recipe: Recipe, rows: Sequence[Example], num_fresh: int) -> list[list[int]]:
+    lengths = [num_tokens(row) for row in rows]
+    epochs, batch_size = recipe.method.epochs or 1, recipe.method.batch_size or 1
+    return order.plan(lengths, batch_size=batch_size, epochs=epochs, seed=recipe.seed, num_fresh=num_fresh)
+
+
+def _publish(attempt: Attempt, report: dict[str, Any]) -> dict[str, Any] | None:
+    """Saves the adapter and says what it is. The lease is checked first: a fenced attempt publishes nothing."""
+    attempt.obey()
+    if attempt.stopped:
+        return None
+    base, recipe = attempt.work.base, attempt.work.recipe
+    if base.revision != attempt.made_from["base_revision"]:
+        raise TrainingFailed(f"The files of {base.id} were changed while it was trained on.", hint="Start a new run.")
+    attempt.tools.emit("phase", phase="saving", message="Saving the adapter")
+    info = save_adapter(attempt.trainer.model, attempt.folder.artifacts / "adapter", base, recipe)
+    return {
+        "metrics": _metrics(attempt),
+        "steps": attempt.total,
+        "trained_tokens": attempt.measured.tokens_seen,
+        "checkpoint": f"checkpoints/step-{attempt.total}",
+        "adapter": asdict(info) | {"path": "artifacts/adapter"},
+        "hyperparameters": recipe.method.model_dump(),
+        "data": report,
+    }
+
+
+def _metrics(attempt: Attempt) -> dict[str, float]:
+    """The training loss, and each number of the held-out rows before and after training."""
+    found = {"train_loss": attempt.train_loss}
+    for ending, numbers in (("_before", attempt.measured.before), ("", attempt.measured.after)):
+        found |= {f"eval_{name}{ending}": value for name, value in (numbers or {}).items()}
+    return found
