@@ -126,7 +126,7 @@ def test_bad_rows_of_the_held_out_file_are_told_too(tmp_path):
 )
 def test_answers_that_are_bad_on_purpose_are_not_imitated(tmp_path, row):
     write(tmp_path, [row])
-    with pytest.raises(InvalidData, match="which supervised fine-tuning cannot use"):
+    with pytest.raises(InvalidData, match="which the method sft cannot use"):
         opened(tmp_path)
 
 

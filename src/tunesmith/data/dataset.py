@@ -5,7 +5,7 @@ the same stay on one side of the split. Knows templates only through `chat_templ
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.data.chat_template import EncodedRow, encode, encode_pair
+from tunesmith.data.examples import Example, Judged, Pair, sides
 from tunesmith.data.formats import Problem, ReadRows, Row, fingerprint, question, read_rows
 from tunesmith.data.skills import BANDS, generate
 from tunesmith.errors import InvalidData
 from tunesmith.recipes.data import DataRecipe
+from tunesmith.recipes.method import Method, SftMethod
 
 SHOWN = 20
 """Problems that an error's message spells out; `BadRows.problems` has all."""
@@ -26,10 +28,10 @@ RECALL_SHARE = 0.25
 REHEARSAL_SEED = 7_000_000
 """Added to the run's seed for rehearsal rows, so that they are neither the curriculum's nor the evaluation's."""
 
-UNUSABLE = {
+HOLDS = {
     "preference": "preference pairs", "kto": "answers labelled good or bad", "reinforcement": "questions without answers"
 }
-"""Formats that supervised fine-tuning cannot use: half of their answers are bad ones, or there are none."""
+"""What rows of a format are; those of every other are answers to be learned."""
 
 
 class BadRows(InvalidData):
@@ -50,8 +52,8 @@ class BadRows(InvalidData):
 class Dataset:
     """`report` is JSON-like, for result.json and people."""
 
-    train: list[EncodedRow]
-    held_out: list[EncodedRow]
+    train: Sequence[Example]
+    held_out: Sequence[Example]
     rehearsal_per_epoch: int
     """Rows of `rehearse` to add to each epoch."""
     report: dict[str, Any]
@@ -65,21 +67,30 @@ class Encoded(NamedTuple):
     problem: Problem | None
 
 
-def build(data: DataRecipe, folder: Path, tokenizer: PreTrainedTokenizerBase, *, max_length: int, seed: int) -> Dataset:
+def build(
+    data: DataRecipe,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    seed: int,
+    method: Method | None = None,
+) -> Dataset:
     """The dataset of a recipe, paths taken from `folder`. `max_length` is in tokens; a longer row is an error, never cut.
 
-    The same seed gives the same split. Raises BadRows, or InvalidData for a file that cannot be
-    read or has nothing to train on.
+    The same seed gives the same split. `method` says which formats can be used (by default sft's). Raises BadRows, or InvalidData
+    for a file that cannot be read, has nothing to train on or holds what the method cannot use.
     """
-    train, format, skipped = _open(folder / data.train, data, tokenizer, max_length)
+    method = method or SftMethod()
+    train, format, skipped = _open(folder / data.train, data, tokenizer, max_length, method)
     if data.validation is not None:
-        held_out, _, skipped_too = _open(folder / data.validation, data, tokenizer, max_length)
+        held_out, _, skipped_too = _open(folder / data.validation, data, tokenizer, max_length, method)
         skipped += skipped_too
     else:
         train, held_out = split(train, data.held_out, seed)
     if not train:
         raise InvalidData(f"{Path(data.train).name} has no row left to train on.", hint="Hold out less, or add rows.")
-    train_ids = [item.sides[0] for item in train]
+    examples = [to_example(item) for item in train]
     per_epoch = round(len(train) * data.rehearsal / (1 - data.rehearsal))
     report = {
         "format": format,
@@ -90,20 +101,28 @@ def build(data: DataRecipe, folder: Path, tokenizer: PreTrainedTokenizerBase, *,
         "skipped": [str(problem) for problem in skipped],
         "duplicates": len(duplicates([item.row for item in train])),
         "leaked": num_leaked(train, held_out),
-        "tokens": lengths(train_ids),
+        "tokens": lengths([row for example in examples for row in sides(example)]),
     }
-    return Dataset(train_ids, [item.sides[0] for item in held_out], per_epoch, report)
+    return Dataset(examples, [to_example(item) for item in held_out], per_epoch, report)
+
+
+def to_example(item: Encoded) -> Example:
+    """What a row is trained as: a pair, an answer with its label, or the row itself."""
+    if item.row.kind == "preference":
+        return Pair(*item.sides)
+    return item.sides[0] if item.row.label is None else Judged(item.sides[0], item.row.label)
 
 
 def _open(
-    path: Path, data: DataRecipe, tokenizer: PreTrainedTokenizerBase, max_length: int
+    path: Path, data: DataRecipe, tokenizer: PreTrainedTokenizerBase, max_length: int, method: Method
 ) -> tuple[list[Encoded], str, list[Problem]]:
     """A file's encoded rows, its format, and the problems that were skipped because the recipe says so."""
     read = read_rows(path, data.format, data.map)
-    if read.format in UNUSABLE:
+    if read.format not in method.formats and read.format != "auto":
         raise InvalidData(
-            f"{path.name} holds {UNUSABLE[read.format]}, which supervised fine-tuning cannot use.",
-            hint="Give it conversations or questions with answers.",
+            f"{path.name} holds {HOLDS.get(read.format, 'answers to learn')}, which the method {method.type} cannot use.",
+            hint=f"It takes {', '.join(sorted(method.formats))}; docs/methods.md says which method is for which data.",
+            param="training_file",
         )
     encoded = list(encode_rows(read, path.name, tokenizer, max_length))
     problems = sorted(read.problems + [item.problem for item in encoded if item.problem], key=lambda problem: problem.line)
