@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tunesmith.recipes.adapter import LoraAdapter
+from tunesmith.recipes.adapter import ADAPTERS
 from tunesmith.recipes.compute import ComputeRecipe
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
@@ -12,15 +12,17 @@ from tunesmith.recipes.method import SftMethod
 from tunesmith.recipes.run import CheckpointRecipe, Recipe
 
 DOCS = Path(__file__).parents[2] / "docs"
-PARTS: dict[str, Any] = {
-    "": Recipe, "data.": DataRecipe, "method.": SftMethod, "adapter.": LoraAdapter, "evaluation.": EvaluationRecipe,
-    "checkpoints.": CheckpointRecipe, "compute.": ComputeRecipe,
+PARTS: dict[str, tuple[Any, ...]] = {
+    "": (Recipe,), "data.": (DataRecipe,), "method.": (SftMethod,), "adapter.": tuple(ADAPTERS.values()),
+    "evaluation.": (EvaluationRecipe,), "checkpoints.": (CheckpointRecipe,), "compute.": (ComputeRecipe,),
 }
+"""A prefix -> the classes whose fields it has; where several have a field, the page tells the first one's default."""
 
 
 def fields():
-    for prefix, model in PARTS.items():
-        for name, field in model.model_fields.items():
+    for prefix, models in PARTS.items():
+        found = {name: field for model in reversed(models) for name, field in model.model_fields.items()}
+        for name, field in found.items():
             if prefix + name + "." not in PARTS:
                 yield prefix + name, field
 

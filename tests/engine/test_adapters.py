@@ -126,7 +126,7 @@ def test_patterns_are_part_of_the_content_hash(base: Base, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("changes", "reason"), [
-    ({"use_dora": True}, "use_dora"), ({"modules_to_save": ["lm_head"]}, "modules_to_save"), ({"bias": "all"}, "bias"),
+    ({"modules_to_save": ["lm_head"]}, "modules_to_save"), ({"bias": "all"}, "bias"),
 ])
 def test_what_is_not_served_is_refused_with_the_reason(
     base: Base, tmp_path: Path, changes: dict[str, object], reason: str

@@ -87,7 +87,7 @@ def test_a_torn_or_missing_file_is_an_error_that_names_it(copied: Path) -> None:
         read_adapter(copied)
 
 
-@pytest.mark.parametrize("change", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"peft_type": "IA3"}])
+@pytest.mark.parametrize("change", [{"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"peft_type": "IA3"}])
 def test_what_the_engine_does_not_compute_is_refused_before_it_is_served(copied: Path, change: dict[str, object]) -> None:
     config = json.loads((copied / "adapter_config.json").read_text())
     (copied / "adapter_config.json").write_text(json.dumps(config | change))

@@ -167,6 +167,8 @@ class Adapters:
     def add(self, info: AdapterInfo) -> int:
         """Puts an adapter on the model; its serial number. Raises InvalidRequest when it was not made for this base."""
         self._check(info)
+        if info.kind == "dora":
+            raise _unfit(info, "is a DoRA, which is not served here yet", "Export it merged into its base (docs/export.md).")
         tensors = load_file(Path(info.path) / WEIGHTS, device=str(self._device))
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise _unfit(info, "has weights that are not finite", "Train it again.")

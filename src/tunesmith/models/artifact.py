@@ -35,8 +35,10 @@ CONFIG = "adapter_config.json"
 OURS = "artifact.json"
 
 
-Kind = Literal["lora", "prompt", "prefix"]
-"""A LoRA; a soft prompt stored as embeddings (prompt tuning, p-tuning); one stored as keys and values (prefix tuning)."""
+Kind = Literal["lora", "dora", "prompt", "prefix"]
+"""A LoRA; one that learns the lengths of a layer's outputs too, so that its own output and the update are multiplied by
+`magnitude / norm(W + scaling B A)`; a soft prompt stored as embeddings (prompt tuning, p-tuning); one stored as keys and values
+(prefix tuning)."""
 
 SOFT_KINDS: dict[str, Kind] = {"PROMPT_TUNING": "prompt", "P_TUNING": "prompt", "PREFIX_TUNING": "prefix"}
 """By PEFT's `peft_type`."""
@@ -179,9 +181,12 @@ def _describe_lora(
     scalings = tuple(_own_scalings(config, tensors, scaling))
     if scalings:
         hashed["scalings"] = scalings
+    kind: Kind = "dora" if config.get("use_dora") else "lora"
+    if kind == "dora":
+        hashed["kind"] = kind
     return AdapterInfo(
         path=str(folder), content_hash=content_hash(tensors, hashed), rank=rank, alpha=alpha, scaling=scaling, targets=targets,
-        base=base, base_revision=revision, quantization=quantization, scalings=scalings,
+        base=base, base_revision=revision, quantization=quantization, kind=kind, scalings=scalings,
     )
 
 
@@ -222,9 +227,9 @@ def _by_pattern(pattern: dict[str, Any] | None, layer: str, otherwise: Any) -> A
 
 
 def check_servable(config: dict[str, Any], folder: Path) -> None:
-    """Raises InvalidRequest unless PEFT's `config` is a LoRA without additions, or a soft prompt: what the engine computes."""
+    """Raises InvalidRequest unless PEFT's `config` is a LoRA or DoRA without additions, or a soft prompt: what can be served."""
     beyond = [
-        name for name in ("use_dora", "modules_to_save", "target_parameters", "lora_bias", "trainable_token_indices")
+        name for name in ("modules_to_save", "target_parameters", "lora_bias", "trainable_token_indices")
         if config.get(name)
     ]
     if config.get("bias", "none") != "none":

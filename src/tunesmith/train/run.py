@@ -38,9 +38,10 @@ def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> di
     tools.emit("phase", phase="data", message="Reading and encoding the rows")
     base = find_base(recipe.base, tools.models_dir)
     tokenizer = load_tokenizer(base.folder)
-    max_length = recipe.method.max_length or base.max_positions
+    max_positions = base.max_positions - recipe.adapter.num_virtual
+    max_length = recipe.method.max_length or max_positions
     data = dataset.build(recipe.data, folder.root, tokenizer, max_length=max_length, seed=recipe.seed, method=recipe.method)
-    recipe = resolve(recipe, hidden_size=base.hidden_size, num_rows=len(data.train), max_positions=base.max_positions)
+    recipe = resolve(recipe, hidden_size=base.hidden_size, num_rows=len(data.train), max_positions=max_positions)
     start = checkpoints.newest(folder.checkpoints, lambda message: tools.emit("warning", message=message))
     made_from = {"base_revision": base.revision, "rows": _digest(data.train)}
     if start is not None and start.state["made_from"] != made_from:

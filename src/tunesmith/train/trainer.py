@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from tunesmith.train import order, rng, schedule
-from tunesmith.train.adapters import peft_config
+from tunesmith.train.adapters import begin, peft_config
 from tunesmith.train.checkpoints import Checkpoint, Tensors
 from tunesmith.train.method import Method, Model, Work
 
@@ -53,6 +53,7 @@ class Exact(Trainer):  # type: ignore[misc]
             processing_class=tokenizer,
             peft_config=peft_config(work.recipe, work.base),
         )
+        begin(self.model, work.recipe, tokenizer)
         self._work, self._method = work, method
         self._start = start
         self._at_step = at_step
