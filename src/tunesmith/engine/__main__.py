@@ -29,7 +29,7 @@ CLOSE_SECONDS = 1.0
 DRAIN_SECONDS = 30.0
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tunesmith.engine", description=__doc__)
     parser.add_argument("--base", required=True, help="id of a base, or the path of its folder")
     parser.add_argument("--quantization", choices=["none", "nf4"], default="none", help="precision that adapters were trained on")
@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 means all cores")
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="longest wait for answers at SIGTERM")
     parser.add_argument("--die-with-parent", action="store_true", help="end when stdin is closed")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def watch_parent(path: Path | None) -> None:
@@ -105,8 +105,9 @@ def _where(args: argparse.Namespace, listening: socket.socket) -> str:
     return str(args.socket) if args.socket else f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
 
 
-def main() -> None:
-    args = arguments()
+def main(given: list[str] | None = None) -> None:
+    """`given` are the arguments; None takes the command line's."""
+    args = arguments(given)
     if args.die_with_parent:
         threading.Thread(target=watch_parent, args=(args.socket,), name="watch-parent", daemon=True).start()
     try:

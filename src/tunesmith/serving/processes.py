@@ -13,11 +13,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, Protocol
 
 from tunesmith.serving import guard
 from tunesmith.types import Quantization
@@ -35,7 +35,8 @@ class EngineOrder:
 
     base: str
     quantization: Quantization
-    models_dir: Path
+    models_dir: Path | None
+    """Where bases other than the built-in one lie."""
     threads: int
     """0 means all cores."""
     log: Path
@@ -44,10 +45,31 @@ class EngineOrder:
     """Weights of the linear layers are kept in int8 as well, for speed on a CPU."""
 
 
+class Child(Protocol):
+    """A process of ours: a `subprocess.Popen`, as far as it is needed here."""
+
+    pid: int
+
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+Run = Callable[[list[str], Path, Mapping[str, str]], Child]
+"""Starts an engine of ours: its arguments, where it prints to, what is added to its environment."""
+
+
 class EngineProcess:
     """A running engine."""
 
-    def __init__(self, child: "subprocess.Popen[bytes]", folder: Path, key: str, log: Path, grace_seconds: float = 0.0):
+    def __init__(self, child: Child, folder: Path, key: str, log: Path, grace_seconds: float = 0.0):
         self._child = child
         self._grace_seconds = grace_seconds
         self._folder = folder
@@ -92,18 +114,23 @@ class EngineProcess:
         return True
 
 
-def start_engine(order: EngineOrder) -> EngineProcess:
+def run_by_name(arguments: list[str], log: Path, environment: Mapping[str, str]) -> Child:
+    """A `Run`: the usual one."""
+    return _run([sys.executable, "-m", "tunesmith.engine", *arguments], log, environment)
+
+
+def start_engine(order: EngineOrder, run: Run = run_by_name) -> EngineProcess:
     """Starts the engine and returns at once; it answers on its socket at once too, and computes some seconds later."""
     # Not in the data directory: the path of a Unix socket may have about a hundred bytes.
     folder = Path(tempfile.mkdtemp(prefix="tunesmith-engine-"))
-    command = [
-        sys.executable, "-m", "tunesmith.engine",
-        "--base", order.base, "--quantization", order.quantization, "--models-dir", str(order.models_dir),
+    arguments = [
+        "--base", order.base, "--quantization", order.quantization,
+        *(["--models-dir", str(order.models_dir)] if order.models_dir is not None else []),
         "--threads", str(order.threads), "--socket", str(folder / "engine.sock"), "--die-with-parent",
         *(["--quantize", order.quantize] if order.quantize != "none" else []),
     ]
     key = new_key()
-    return EngineProcess(_run(command, order.log, {KEY_VARIABLE: key}), folder, key, order.log)
+    return EngineProcess(run(arguments, order.log, {KEY_VARIABLE: key}), folder, key, order.log)
 
 
 def start_foreign(command: list[str], log: Path, environment: Mapping[str, str], key: str) -> EngineProcess:
