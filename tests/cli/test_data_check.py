@@ -138,10 +138,10 @@ def test_a_file_that_cannot_be_read_is_one_sentence(base, tmp_path, name, conten
 
 
 def test_a_map_is_field_and_column():
-    assert mapping(["question=ask", "answer=a=b"]) == {"question": "ask", "answer": "a=b"}
+    assert mapping(["question=ask", "answer=a=b"], "map") == {"question": "ask", "answer": "a=b"}
     for wrong in ("question", "=ask", "question="):
-        with pytest.raises(InvalidRequest, match="is not FIELD=COLUMN"):
-            mapping([wrong])
+        with pytest.raises(InvalidRequest, match="is not NAME=VALUE"):
+            mapping([wrong], "map")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real data beside the checkout")
@@ -152,7 +152,7 @@ def test_a_map_is_field_and_column():
         ("dpo_en_demo.json", 300, 295),
         ("glaive_toolcall_en_demo.json", 300, 299),
         ("gsm8k_train_2000.jsonl", 2000, 2000),
-        ("identity.json", 91, 91),
+        ("identity.json", 91, 6),
         ("kto_en_demo.json", 300, 294),
         ("lamini_docs_train_1260.jsonl", 1260, 1259),
     ],

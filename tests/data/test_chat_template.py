@@ -4,7 +4,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from tunesmith.data.chat_template import encode, encode_conversation, encode_pair, prompt_ids, text_ids
+from tunesmith.data import chat_template
+from tunesmith.data.chat_template import encode_pair, prompt_ids, text_ids
 from tunesmith.data.formats import Row
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.errors import InvalidData
@@ -18,6 +19,17 @@ def says(role, content):
 
 
 ASKED = [says("user", "Where?"), says("assistant", "Here.")]
+
+
+def encode(*arguments):
+    """The one row that most conversations become."""
+    (found,) = chat_template.encode(*arguments)
+    return found
+
+
+def encode_conversation(*arguments):
+    (found,) = chat_template.encode_conversation(*arguments)
+    return found
 
 
 def trained(encoded, tokenizer=TOKENIZER) -> str:
@@ -67,17 +79,6 @@ def test_a_template_without_markers_is_masked_all_the_same():
     encoded = encode_conversation(tokenizer, [*ASKED, says("user", "Sure?"), says("assistant", " Yes. ")], [])
     assert whole(encoded, tokenizer) == "<s>[INST] Where? [/INST] Here.</s>[INST] Sure? [/INST] Yes.</s>"
     assert trained(encoded, tokenizer) == " Here.</s> Yes.</s>"
-
-
-def test_a_template_that_rewrites_earlier_messages_is_refused():
-    rewriting = (
-        "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.role }}:{{ m.content }}{{ eos_token }}"
-        "{% else %}assistant:...{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
-    )
-    tokenizer = bytes_tokenizer(rewriting)
-    assert trained(encode_conversation(tokenizer, ASKED, []), tokenizer) == "Here.</s>"
-    with pytest.raises(InvalidData, match="rewrites what stands around message 2.*Split the conversation"):
-        encode_conversation(tokenizer, [*ASKED, *ASKED], [])
 
 
 def test_a_template_that_does_not_end_answers_is_refused():

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
@@ -14,7 +15,7 @@ from tunesmith.data.formats import Problem, fingerprint, question, read_rows
 from tunesmith.data.shapes import CONVERT
 from tunesmith.errors import InvalidData
 from tunesmith.paths import SUPPORT_DESK
-from tunesmith.recipes.data import Format
+from tunesmith.recipes.data import Format, Reading
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 LAMINI = "lamini_docs_train_1260.jsonl"
@@ -67,25 +68,23 @@ def test_a_shape_that_nobody_knows_names_the_fields_and_the_way_out(tmp_path):
 
 def test_columns_are_named_by_a_map(tmp_path):
     path = write(tmp_path, [{"ask": "hi", "reply": "yes"}, {"ask": "hi"}])
-    read = read_rows(path, map={"question": "ask", "answer": "reply"})
+    read = read_rows(path, Reading(map={"question": "ask", "answer": "reply"}))
     assert read.rows[0].messages[0] == {"role": "user", "content": "hi"}
     assert read.problems[0].reason == "There is no column reply, which was mapped to answer."
-    swapped = read_rows(write(tmp_path, [{"prompt": "hi", "text": "yes"}]), map={"question": "prompt", "answer": "text"})
+    swapped = read_rows(write(tmp_path, [{"prompt": "hi", "text": "yes"}]), Reading(map={"question": "prompt", "answer": "text"}))
     assert swapped.format == "question_answer"
 
 
 def test_a_format_may_be_named_where_fields_tell_another(tmp_path):
     path = write(tmp_path, [{**GOOD, "text": "once"}])
     assert read_rows(path).format == "question_answer"
-    assert read_rows(path, "text").rows[0].text == "once"
+    assert read_rows(path, Reading(format="text")).rows[0].text == "once"
 
 
-def test_names_that_we_do_not_have_are_refused(tmp_path):
+def test_a_field_that_we_do_not_have_is_refused(tmp_path):
     path = write(tmp_path, [GOOD])
-    with pytest.raises(InvalidData, match="'chatml' is not a format. Formats are auto"):
-        read_rows(path, "chatml")
     with pytest.raises(InvalidData, match="'ask' is not a field of ours"):
-        read_rows(path, map={"ask": "question"})
+        read_rows(path, Reading(map={"ask": "question"}))
 
 
 def test_the_formats_are_those_that_a_recipe_may_name():
@@ -112,7 +111,8 @@ def test_json_jsonl_csv_and_parquet_give_the_same_rows(tmp_path):
 def test_equal_rows_have_equal_fingerprints_and_a_question_is_all_before_the_answer(tmp_path):
     one, same, other = read_rows(write(tmp_path, [GOOD, GOOD, {**GOOD, "answer": "no"}])).rows
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
-    assert question(one) == question(other)
+    again = [{"role": "user", "content": "HI "}, {"role": "assistant", "content": "?"}]
+    assert question(one) == question(other) == question(replace(one, messages=again))
 
 
 def test_the_support_desk_is_chat_without_a_problem():
@@ -129,7 +129,6 @@ def test_the_support_desk_is_chat_without_a_problem():
         ("dpo_en_demo.json", "preference", 300, []),
         ("glaive_toolcall_en_demo.json", "sharegpt", 300, []),
         ("gsm8k_train_2000.jsonl", "question_answer", 2000, []),
-        ("identity.json", "alpaca", 91, []),
         ("kto_en_demo.json", "kto", 300, []),
         ("lamini_docs_train_1260.jsonl", "question_answer", 1259, [f"{LAMINI}, line 424: The field answer is empty."]),
     ],
@@ -146,6 +145,10 @@ def test_real_tool_calls_and_pairs_are_whole():
     calls = [call for row in glaive for message in row.messages for call in message.get("tool_calls", [])]
     assert len(calls) > 150
     assert all(isinstance(call["function"]["arguments"], dict) for call in calls)
+    placeholders = read_rows(SHARED / "identity.json")
+    assert (len(placeholders.rows), len(placeholders.problems)) == (6, 85)
+    named = read_rows(SHARED / "identity.json", Reading(values={"name": "Ada", "author": "Acme"}))
+    assert (len(named.rows), named.problems) == (91, [])
     pairs = read_rows(SHARED / "dpo_en_demo.json").rows
     assert all(row.messages[-1]["role"] == "user" and row.chosen != row.rejected for row in pairs)
     labels = [row.label for row in read_rows(SHARED / "kto_en_demo.json").rows]

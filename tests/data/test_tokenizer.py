@@ -77,7 +77,7 @@ def test_the_template_only_appends(messages, tools):
 @pytest.mark.parametrize("messages", CONVERSATIONS)
 def test_its_generation_markers_and_our_loss_mask_agree(messages, tools):
     marked = TOKENIZER.apply_chat_template(messages, tools=tools or None, return_dict=True, return_assistant_tokens_mask=True)
-    ours = encode_conversation(TOKENIZER, messages, tools)
+    ours = encode_conversation(TOKENIZER, messages, tools)[0]
     assert ours.ids == marked["input_ids"]
     assert ours.loss_mask == [bool(mark) for mark in marked["assistant_masks"]]
 
@@ -94,7 +94,7 @@ def test_tools_and_calls_are_in_the_form_of_hermes():
 
 def test_a_call_and_the_token_that_ends_it_are_trained():
     call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call><|im_end|>'
-    encoded = encode_conversation(TOKENIZER, [USER, CALLS, RESULT, ANSWER], [TOOL])
+    encoded = encode_conversation(TOKENIZER, [USER, CALLS, RESULT, ANSWER], [TOOL])[0]
     assert trained_text(encoded) == call + "It is green. 😀<|im_end|>"
     assert encoded.num_trained < len(encoded.ids)
 
@@ -121,7 +121,7 @@ def test_a_base_without_template_and_padding_gets_both(tmp_path):
 def test_the_plain_template_keeps_the_same_promises(tmp_path, messages):
     tokenizer = load_tokenizer(changed(tmp_path))
     marked = tokenizer.apply_chat_template(messages, tools=[TOOL], return_dict=True, return_assistant_tokens_mask=True)
-    ours = encode_conversation(tokenizer, messages, [TOOL])
+    ours = encode_conversation(tokenizer, messages, [TOOL])[0]
     assert ours.ids == marked["input_ids"]
     assert ours.loss_mask == [bool(mark) for mark in marked["assistant_masks"]]
 

@@ -1,28 +1,23 @@
 """Renders conversations to token ids, with the loss mask: which tokens train. The engine renders with the same function.
 
-The mask comes from the template itself, for any template that only ever appends: the text of a conversation up to an
-answer is a prefix of the text of the whole, so the difference of two renders is that answer. Both the text and the ids are
-checked against the full render, and a template that rewrites earlier messages is refused. Trained are an assistant's text,
-its tool calls and the token that ends its message; nothing after that, nothing before. Knows no files and no torch.
+The mask comes from the template itself (`answers.py`): trained are an assistant's text, its tool calls and the token that ends
+its message; nothing after that, nothing before. Both the text and the ids are checked against the full render. Knows no files and
+no torch.
 """
 
-import functools
-import re
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from tunesmith.data.answers import Rendered, Span, rendered
 from tunesmith.data.formats import Row
 from tunesmith.data.images import has_image
 from tunesmith.data.messages import to_messages, to_tools
+from tunesmith.data.render import refuse_control_tokens, render
 from tunesmith.errors import InvalidData
 from tunesmith.types import Message
-
-MARK = "\u2042first answer\u2042"
-"""A text that stands for the first message's, to see where a template puts it."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +32,6 @@ class EncodedRow:
         return sum(self.loss_mask)
 
 
-class Span(NamedTuple):
-    """Characters `start` to `end` of a rendered text: an assistant's answer with the token that ends it."""
-
-    start: int
-    end: int
-    trains: bool
-
-
 def prompt_ids(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[dict[str, Any]] | None = None
 ) -> list[int]:
@@ -54,7 +41,7 @@ def prompt_ids(
     web page speak in another role.
     """
     normal = to_messages(messages)
-    _refuse_control_tokens(tokenizer, normal)
+    refuse_control_tokens(tokenizer, normal)
     return piece_ids(tokenizer, render(tokenizer, normal, to_tools(tools), generate=True))
 
 
@@ -63,17 +50,20 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return _start_ids(tokenizer) + piece_ids(tokenizer, text)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, row: Row) -> EncodedRow:
+def encode(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[EncodedRow]:
     """Ids and loss mask of one row. A KTO row trains its last answer. Raises InvalidData, with the reason as one sentence.
 
-    A preference pair has two answers: use `encode_pair`.
+    Several where the template rewrites earlier messages: one for each answer that trains (see `answers.py`). A preference pair
+    has two answers: use `encode_pair`.
     """
     if row.kind == "preference":
         raise InvalidData("A preference pair has two answers; it cannot be trained on as one.", hint="Use the method dpo.")
     if row.kind == "reinforcement":
         raise InvalidData("It has no answer to learn; a grader would have to judge one.", hint="Use reinforcement fine-tuning.")
+    if row.segments:
+        return [_encode_segments(tokenizer, row.segments)]
     if row.text is not None or row.completion is not None:
-        return _encode_text(tokenizer, row.text if row.text is not None else row.prompt or "", row.completion)
+        return [_encode_text(tokenizer, row.text if row.text is not None else row.prompt or "", row.completion)]
     last = len(row.messages) - 1
     weights = [int(n == last) for n in range(last + 1)] if row.kind == "kto" else row.weights
     return encode_conversation(tokenizer, row.messages, row.tools, weights)
@@ -86,84 +76,26 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[EncodedRo
         encode_conversation(tokenizer, row.messages + answer, row.tools, before + [1] * len(answer))
         for answer in (row.chosen, row.rejected)
     )
-    return chosen, rejected
+    if len(chosen) > 1 or len(rejected) > 1:
+        raise InvalidData(
+            "The base's chat template rewrites the earlier messages of an answer that is several messages.",
+            hint="Split it into pairs whose answers are one message.",
+        )
+    return chosen[0], rejected[0]
 
 
 def encode_conversation(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[dict[str, Any]], weights: list[int] | None = None
-) -> EncodedRow:
+) -> list[EncodedRow]:
     """Ids and mask of a conversation; `weights` (0 or 1 for each message) leaves out answers. Raises InvalidData."""
     if any(has_image(message["content"]) for message in messages):
         raise InvalidData("It holds an image, which this base cannot see.")
-    _refuse_control_tokens(tokenizer, messages)
-    text = render(tokenizer, messages, tools)
-    spans = answer_spans(tokenizer, text, messages, tools, weights)
-    if not any(span.trains for span in spans):
-        raise InvalidData("No token of it would be trained.")
-    return _by_offsets(tokenizer, text, spans) or _by_pieces(tokenizer, text, spans)
+    refuse_control_tokens(tokenizer, messages)
+    return [_encode_rendered(tokenizer, whole) for whole in rendered(tokenizer, messages, tools, weights)]
 
 
-def render(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[dict[str, Any]], *, generate: bool = False
-) -> str:
-    """The template's text for messages in normal form; `generate` opens the assistant's next message."""
-    try:
-        return str(tokenizer.apply_chat_template(messages, tools=tools or None, add_generation_prompt=generate, tokenize=False))
-    except (TemplateError, TypeError, ValueError) as error:
-        raise InvalidData(f"The base's chat template cannot render it: {error}.", hint="Does the base support tools?") from error
-
-
-def answer_spans(
-    tokenizer: PreTrainedTokenizerBase, text: str, messages: list[Message], tools: list[dict[str, Any]], weights: list[int] | None
-) -> list[Span]:
-    """Where each assistant message stands in `text`, the full render. Raises InvalidData unless the template only appends."""
-    spans = []
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = render(tokenizer, messages[:number], tools, generate=True) if number else _opening(tokenizer, tools)
-        after = text if number == len(messages) - 1 else render(tokenizer, messages[: number + 1], tools)
-        if not after.startswith(before) or not text.startswith(after):
-            raise InvalidData(
-                f"The base's chat template rewrites what stands around message {number + 1}, so its tokens cannot be told.",
-                hint="Split the conversation into rows that end with that message, or use a template that only appends.",
-            )
-        end = _end_of_message(tokenizer, after, len(before), number + 1)
-        spans.append(Span(len(before), end, weights is None or bool(weights[number])))
-    return spans
-
-
-def _opening(tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]) -> str:
-    """What stands before a conversation's first message, if that is the assistant's: many templates cannot render nothing."""
-    shown = render(tokenizer, [{"role": "assistant", "content": MARK}], tools)
-    return shown[: shown.index(MARK)]
-
-
-def _end_of_message(tokenizer: PreTrainedTokenizerBase, text: str, start: int, number: int) -> int:
-    """Where the token that ends the answer from `start` on ends; line breaks after it are the template's own."""
-    ends = [match.end() for match in control_tokens(tokenizer).finditer(text, start)]
-    if not ends:
-        raise InvalidData(
-            f"The base's chat template does not end message {number} with a control token, so the model would not learn to stop.",
-            hint="Use a template that ends assistant messages with the end token.",
-        )
-    return ends[-1]
-
-
-@functools.lru_cache(maxsize=8)
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Matches each special token of the tokenizer, longest first."""
-    found = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    found |= set(tokenizer.all_special_tokens)
-    return re.compile("|".join(re.escape(token) for token in sorted(found, key=len, reverse=True)))
-
-
-def _refuse_control_tokens(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> None:
-    """Text that spells a control token would end its message early, and in training teach the model to."""
-    for number, message in enumerate(messages, start=1):
-        found = control_tokens(tokenizer).search(message["content"])
-        if found:
-            raise InvalidData(f"Message {number} holds the control token {found.group()}, which no text may.")
+def _encode_rendered(tokenizer: PreTrainedTokenizerBase, whole: Rendered) -> EncodedRow:
+    return _by_offsets(tokenizer, *whole) or _by_pieces(tokenizer, *whole)
 
 
 def piece_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -232,3 +164,14 @@ def _encode_text(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: st
     if completion is None:
         return _encoded(ids, [True] * len(ids))
     return _encoded(ids, [False] * len(start) + [True] * (len(ids) - len(start)))
+
+
+def _encode_segments(tokenizer: PreTrainedTokenizerBase, segments: list[tuple[str, bool]]) -> EncodedRow:
+    """Pieces of text that is rendered already: nothing is added, not even a start or an end token."""
+    ids: list[int] = []
+    mask: list[bool] = []
+    for text, trains in segments:
+        piece = piece_ids(tokenizer, text)
+        ids += piece
+        mask += [trains] * len(piece)
+    return _encoded(ids, mask)

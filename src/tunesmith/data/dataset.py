@@ -1,12 +1,12 @@
 """Opens a run's files and splits them: encoded rows to train on, encoded rows held out, and a report of what was found.
 
-Every row of the files is in the result or in the error; with `bad_rows: skip` it may be in the report instead. Rows that ask
-the same stay on one side of the split. Knows templates only through `chat_template.encode`, and nothing of batches.
+Every row of the files is in the result or in the error; with `bad_rows: skip` it may be in the report instead, by its reason.
+Rows that ask the same stay on one side of the split. Knows templates only through `chat_template`, and nothing of batches.
 """
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tunesmith.data.chat_template import EncodedRow, encode, encode_pair
 from tunesmith.data.examples import Example, Judged, Pair, sides
-from tunesmith.data.formats import Problem, ReadRows, Row, fingerprint, question, read_rows
+from tunesmith.data.formats import Problem, Row, RowFile, fingerprint, question, set_aside
 from tunesmith.data.skills import BANDS, generate
 from tunesmith.errors import InvalidData
 from tunesmith.recipes.data import DataRecipe
@@ -32,6 +32,8 @@ HOLDS = {
     "preference": "preference pairs", "kto": "answers labelled good or bad", "reinforcement": "questions without answers"
 }
 """What rows of a format are; those of every other are answers to be learned."""
+OVER_LONG = "over_long"
+"""`Problem.check` of a row that has more tokens than the limit."""
 
 
 class BadRows(InvalidData):
@@ -60,11 +62,29 @@ class Dataset:
 
 
 class Encoded(NamedTuple):
-    """One row with its ids (two for a preference pair), or the reason why it has none."""
+    """A row that can be used: what it is trained as, and what is needed to split it from others and to count repeats."""
 
-    row: Row
-    sides: tuple[EncodedRow, ...]
-    problem: Problem | None
+    line: int
+    question: bytes
+    content: bytes
+    examples: tuple[Example, ...]
+
+
+@dataclass
+class Opened:
+    """A whole file. `rows` and `problems` together are all its rows."""
+
+    name: str
+    unit: str
+    format: str
+    rows: list[Encoded] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unused: frozenset[str] = frozenset()
+    """Placeholder values that no row asked for."""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.rows) + len(self.problems)
 
 
 def build(
@@ -82,67 +102,117 @@ def build(
     for a file that cannot be read, has nothing to train on or holds what the method cannot use.
     """
     method = method or SftMethod()
-    train, format, skipped = _open(folder / data.train, data, tokenizer, max_length, method)
-    if data.validation is not None:
-        held_out, _, skipped_too = _open(folder / data.validation, data, tokenizer, max_length, method)
-        skipped += skipped_too
-    else:
-        train, held_out = split(train, data.held_out, seed)
+    files = [_opened(folder / name, data, tokenizer, max_length, method) for name in (data.train, data.validation) if name]
+    refuse_unused(files)
+    train, held_out = split(files[0].rows, data.held_out if len(files) == 1 else 0.0, seed)
     if not train:
-        raise InvalidData(f"{Path(data.train).name} has no row left to train on.", hint="Hold out less, or add rows.")
-    examples = [to_example(item) for item in train]
-    per_epoch = round(len(train) * data.rehearsal / (1 - data.rehearsal))
+        raise InvalidData(f"{files[0].name} has no row left to train on.", hint="Hold out less, or add rows.")
+    held_out = held_out if len(files) == 1 else files[1].rows
+    examples = _examples(train)
+    per_epoch = round(len(examples) * data.rehearsal / (1 - data.rehearsal))
+    return Dataset(examples, _examples(held_out), per_epoch, _report(files, train, held_out, examples, per_epoch))
+
+
+def _report(
+    files: list[Opened], train: list[Encoded], held_out: list[Encoded], examples: list[Example], per_epoch: int
+) -> dict[str, Any]:
+    """`rows` of the training file are `train`, `held_out` (if it has no file of its own) and those of `set_aside`."""
+    problems = [problem for file in files for problem in file.problems]
     report = {
-        "format": format,
-        "rows": len(train) + (len(held_out) if data.validation is None else 0),
+        "format": files[0].format,
+        "rows": files[0].num_rows,
         "train": len(train),
         "held_out": len(held_out),
+        "set_aside": set_aside(files[0].problems),
+        "examples": len(examples),
+        "split_rows": sum(len(item.examples) > 1 for item in train),
         "rehearsal_per_epoch": per_epoch,
-        "skipped": [str(problem) for problem in skipped],
-        "duplicates": len(duplicates([item.row for item in train])),
+        "skipped": [str(problem) for problem in problems],
+        "truncated": 0,
+        "over_long": sum(problem.check == OVER_LONG for problem in problems),
+        "duplicates": len(duplicates(train)),
         "leaked": num_leaked(train, held_out),
         "tokens": lengths([row for example in examples for row in sides(example)]),
     }
-    return Dataset(examples, [to_example(item) for item in held_out], per_epoch, report)
+    if len(files) > 1:
+        report["validation"] = {"rows": files[1].num_rows, "held_out": len(held_out), "set_aside": set_aside(files[1].problems)}
+    return report
 
 
-def to_example(item: Encoded) -> Example:
-    """What a row is trained as: a pair, an answer with its label, or the row itself."""
-    if item.row.kind == "preference":
-        return Pair(*item.sides)
-    return item.sides[0] if item.row.label is None else Judged(item.sides[0], item.row.label)
+def _examples(rows: list[Encoded]) -> list[Example]:
+    return [example for item in rows for example in item.examples]
 
 
-def _open(
-    path: Path, data: DataRecipe, tokenizer: PreTrainedTokenizerBase, max_length: int, method: Method
-) -> tuple[list[Encoded], str, list[Problem]]:
-    """A file's encoded rows, its format, and the problems that were skipped because the recipe says so."""
-    read = read_rows(path, data.format, data.map)
-    if read.format not in method.formats and read.format != "auto":
-        raise InvalidData(
-            f"{path.name} holds {HOLDS.get(read.format, 'answers to learn')}, which the method {method.type} cannot use.",
-            hint=f"It takes {', '.join(sorted(method.formats))}; docs/methods.md says which method is for which data.",
-            param="training_file",
-        )
-    encoded = list(encode_rows(read, path.name, tokenizer, max_length))
-    problems = sorted(read.problems + [item.problem for item in encoded if item.problem], key=lambda problem: problem.line)
-    good = [item for item in encoded if item.problem is None]
-    if problems and (data.bad_rows == "refuse" or not good):
-        raise BadRows(problems, len(read.rows) + len(read.problems))
-    return good, read.format, problems
+def _opened(path: Path, data: DataRecipe, tokenizer: PreTrainedTokenizerBase, max_length: int, method: Method) -> Opened:
+    """A file of the run. Raises BadRows unless the recipe says that such rows are skipped and there are others."""
+    skips = data.duplicates == "skip"
+    opened = open_rows(RowFile(path, data), tokenizer, max_length, skip_duplicates=skips, method=method)
+    refused = [problem for problem in opened.problems if problem.check != "duplicate"]
+    if refused and (data.bad_rows == "refuse" or not opened.rows):
+        raise BadRows(refused, opened.num_rows)
+    return opened
 
 
-def encode_rows(read: ReadRows, file: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Encoded]:
-    """Each row with its ids, in order; a row that the template refuses or that is over-long with its problem."""
-    for row in read.rows:
-        try:
-            sides = encode_pair(tokenizer, row) if row.kind == "preference" else (encode(tokenizer, row),)
-        except InvalidData as error:
-            yield Encoded(row, (), Problem(file, row.line, str(error), read.unit))
-            continue
-        longest = max(len(side.ids) for side in sides)
+def open_rows(
+    source: RowFile,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    skip_duplicates: bool = False,
+    method: Method | None = None,
+    watch: Callable[[Iterable[Row | Problem]], Iterable[Row | Problem]] = iter,
+) -> Opened:
+    """Every row of the file, encoded, or its problem; `watch` sees them pass. Raises InvalidData for a format that the method, if
+    given, cannot use."""
+    opened = Opened(source.path.name, source.unit, source.format)
+    seen: dict[bytes, int] = {}
+    for item in watch(source):
+        if method is not None and source.format not in method.formats | {"auto"}:
+            what = HOLDS.get(source.format, "answers to learn")
+            raise InvalidData(
+                f"{source.path.name} holds {what}, which the method {method.type} cannot use.",
+                hint=f"It takes {', '.join(sorted(method.formats))}; docs/methods.md says which method is for which data.",
+                param="training_file",
+            )
+        found = item if isinstance(item, Problem) else _encoded(item, source, tokenizer, max_length)
+        if isinstance(found, Encoded) and skip_duplicates and (first := seen.setdefault(found.content, found.line)) != found.line:
+            reason = f"It repeats {source.unit} {first}."
+            found = Problem(source.path.name, found.line, reason, source.unit, "duplicate")
+        if isinstance(found, Problem):
+            opened.problems.append(found)
+        else:
+            opened.rows.append(found)
+    opened.format, opened.unused = source.format, frozenset(source.unused)
+    return opened
+
+
+def _encoded(row: Row, source: RowFile, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded | Problem:
+    """The row with its ids; one that the template refuses or that is over-long as its problem."""
+    try:
+        examples = to_examples(tokenizer, row)
+    except InvalidData as error:
+        return Problem(source.path.name, row.line, str(error), source.unit)
+    longest = max(len(side.ids) for example in examples for side in sides(example))
+    if longest > max_length:
         reason = f"It has {longest} tokens, more than the limit of {max_length}; shorten or split it."
-        yield Encoded(row, sides, Problem(file, row.line, reason, read.unit) if longest > max_length else None)
+        return Problem(source.path.name, row.line, reason, source.unit, OVER_LONG)
+    return Encoded(row.line, question(row), fingerprint(row), examples)
+
+
+def to_examples(tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[Example, ...]:
+    """What a row is trained as: a pair, an answer with its label, or the row itself, in several where the template needs that."""
+    if row.kind == "preference":
+        return (Pair(*encode_pair(tokenizer, row)),)
+    encoded = encode(tokenizer, row)
+    return tuple(encoded) if row.label is None else (Judged(encoded[0], row.label),)
+
+
+def refuse_unused(files: Sequence[Opened]) -> None:
+    """Raises InvalidData for a placeholder's value that no row asked for: a name that is misspelt would go unseen."""
+    unused = frozenset.intersection(*(file.unused for file in files))
+    if unused:
+        name = min(unused)
+        raise InvalidData(f"No row holds {{{{{name}}}}}.", hint="Check the name, or leave it out.", param=f"data.values.{name}")
 
 
 def split(rows: list[Encoded], share: float, seed: int) -> tuple[list[Encoded], list[Encoded]]:
@@ -150,20 +220,20 @@ def split(rows: list[Encoded], share: float, seed: int) -> tuple[list[Encoded], 
     wanted = round(len(rows) * share)
     if share <= 0:
         return rows, []
-    groups: dict[str, list[Encoded]] = {}
+    sizes: dict[bytes, int] = {}
     for item in rows:
-        groups.setdefault(question(item.row), []).append(item)
-    asked = sorted(groups)
+        sizes[item.question] = sizes.get(item.question, 0) + 1
+    asked = sorted(sizes)
     random.Random(f"held_out/{seed}").shuffle(asked)
-    kept_back: set[str] = set()
+    kept_back: set[bytes] = set()
     num_held = 0
     for name in asked[:-1]:
         if num_held >= max(1, wanted):
             break
         kept_back.add(name)
-        num_held += len(groups[name])
-    train = [item for item in rows if question(item.row) not in kept_back]
-    return train, [item for item in rows if question(item.row) in kept_back]
+        num_held += sizes[name]
+    train = [item for item in rows if item.question not in kept_back]
+    return train, [item for item in rows if item.question in kept_back]
 
 
 def rehearse(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> list[EncodedRow]:
@@ -171,29 +241,33 @@ def rehearse(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> list[
 
     A run sees each once: rows that come again every epoch are learned by heart and keep no skill (docs/results.md).
     """
+    return list(_rehearsal(tokenizer, count, seed))
+
+
+def _rehearsal(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> Iterator[EncodedRow]:
     others = [skill for skill in BANDS["kept"] if skill != "recall"]
     counts = {"recall": round(count * RECALL_SHARE)}
     rest = count - counts["recall"]
     counts |= {skill: rest // len(others) + (k < rest % len(others)) for k, skill in enumerate(others)}
     items = [item for skill, share in counts.items() for item in generate(skill, share, REHEARSAL_SEED + seed)]
-    rows = [encode(tokenizer, Row(line=0, messages=[*item.messages, item.answer], tools=item.tools)) for item in items]
-    random.Random(f"rehearsal/{seed}").shuffle(rows)
-    return rows
+    random.Random(f"rehearsal/{seed}").shuffle(items)
+    for item in items:
+        yield encode(tokenizer, Row(line=0, messages=[*item.messages, item.answer], tools=item.tools))[0]
 
 
-def duplicates(rows: list[Row]) -> list[tuple[int, int]]:
+def duplicates(rows: list[Encoded]) -> list[tuple[int, int]]:
     """(line, line of the first equal row) for each row that repeats an earlier one."""
     first: dict[bytes, int] = {}
-    return [(row.line, known) for row in rows if (known := first.setdefault(fingerprint(row), row.line)) != row.line]
+    return [(row.line, known) for row in rows if (known := first.setdefault(row.content, row.line)) != row.line]
 
 
 def num_leaked(train: list[Encoded], held_out: list[Encoded]) -> int:
     """Held-out rows whose question is trained on: their score says little."""
-    asked = {question(item.row) for item in train}
-    return sum(question(item.row) in asked for item in held_out)
+    asked = {item.question for item in train}
+    return sum(item.question in asked for item in held_out)
 
 
-def lengths(rows: list[EncodedRow]) -> dict[str, int]:
+def lengths(rows: Sequence[EncodedRow]) -> dict[str, int]:
     """Tokens: total, trained, and of a row min, median, p95 and max."""
     sizes = sorted(len(row.ids) for row in rows)
     at = {name: sizes[min(len(sizes) - 1, int(len(sizes) * share))] if sizes else 0

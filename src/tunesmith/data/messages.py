@@ -9,6 +9,7 @@ is the name that OpenAI's cookbook gives the check, where it has one.
 import json
 from typing import Any
 
+from tunesmith.data.cells import json_cell
 from tunesmith.data.images import has_image, to_parts
 from tunesmith.errors import InvalidData
 from tunesmith.types import Message
@@ -85,7 +86,7 @@ def to_text(content: Any, number: int) -> str:
 
 def to_calls(message: Message, number: int) -> list[dict[str, Any]]:
     """The tool calls of a message, from `tool_calls` or the older `function_call`."""
-    calls = message.get("tool_calls") or []
+    calls = json_cell(message.get("tool_calls")) or []
     if not isinstance(calls, list):
         raise InvalidData(f"Message {number} has tool_calls that are not a list.")
     if message.get("function_call"):
@@ -94,6 +95,7 @@ def to_calls(message: Message, number: int) -> list[dict[str, Any]]:
 
 
 def to_call(call: Any, number: int) -> dict[str, Any]:
+    call = json_cell(call)
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise InvalidData(f"Message {number} has a tool call without a function name.")
@@ -124,6 +126,7 @@ def to_tools(value: Any) -> list[dict[str, Any]]:
 
 
 def _tool(tool: Any, number: int) -> dict[str, Any]:
+    tool = json_cell(tool)
     function = tool.get("function", tool) if isinstance(tool, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise InvalidData(f"Tool {number} is not a function with a name.")

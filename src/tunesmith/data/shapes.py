@@ -1,4 +1,4 @@
-"""The nine shapes that rows come in: one function each, from an object of a file to the fields of a `formats.Row`.
+"""The ten shapes that rows come in: one function each, from an object of a file to the fields of a `formats.Row`.
 
 `CONVERT` is the table, `SHAPES` how a shape is told by its fields. A row that cannot be used raises InvalidData with one
 sentence. Knows no files and no line numbers.
@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from tunesmith.data.cells import json_cell
 from tunesmith.data.images import check_count
-from tunesmith.data.messages import check_answer, check_conversation, check_fields, to_call, to_messages, to_tools
+from tunesmith.data.messages import check_answer, check_conversation, check_fields, to_call, to_message, to_messages, to_tools
 from tunesmith.errors import InvalidData
 from tunesmith.types import Message
 
@@ -86,7 +87,7 @@ def _alpaca(row: Fields) -> Fields:
 
 
 def _history(row: Fields) -> list[list[str]]:
-    turns = _json_cell(row.get("history")) or []
+    turns = json_cell(row.get("history")) or []
     if not isinstance(turns, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in turns):
         raise InvalidData("The field history is not a list of [question, answer] pairs.")
     if not all(isinstance(text, str) and text.strip() for turn in turns for text in turn):
@@ -102,9 +103,10 @@ def _sharegpt(row: Fields) -> Fields:
 
 def _turns(value: list[Any]) -> list[Message]:
     """Messages of `{"from", "value"}` turns; turns that have OpenAI's fields are taken as they are."""
-    if value and isinstance(value[0], dict) and "role" in value[0]:
-        return to_messages(value)
-    return [_turn(item, number) for number, item in enumerate(value, start=1)]
+    return [
+        to_message(item, number) if isinstance(item, dict) and "role" in item else _turn(item, number)
+        for number, item in enumerate(value, start=1)
+    ]
 
 
 def _turn(item: Any, number: int) -> Message:
@@ -124,7 +126,7 @@ def _turn(item: Any, number: int) -> Message:
 
 
 def _prompt_completion(row: Fields) -> Fields:
-    if isinstance(_json_cell(row.get("prompt")), list):
+    if isinstance(json_cell(row.get("prompt")), list):
         return _asked_and_answered(row)
     return {"prompt": _text(row, "prompt", empty=True), "completion": _text(row, "completion")}
 
@@ -175,13 +177,28 @@ def _kto(row: Fields) -> Fields:
     label = row.get("label")
     label = LABELS.get(label.strip().lower()) if isinstance(label, str) else label
     if isinstance(label, bool) or label in (0, 1):
-        known = _asked_and_answered(row) if "completion" in row else _sharegpt(row) if "conversations" in row else _chat(row)
+        known = next(read for name, read in LABELLED.items() if name in row)(row)
         return {"messages": known["messages"], "tools": known["tools"], "label": bool(label)}
     raise InvalidData(f"The label is {row.get('label')!r}; it may be true or false.")
 
 
+LABELLED = {"completion": _asked_and_answered, "conversations": _sharegpt, "output": _alpaca, "messages": _chat}
+"""What an answer with a label looks like beside it: a field, and who reads the row."""
+
+
 def _plain(row: Fields) -> Fields:
     return {"text": _text(row, "text")}
+
+
+def _segments(row: Fields) -> Fields:
+    """Axolotl's input_output: pieces of text that is rendered already, each with a label that says whether it trains."""
+    pieces = json_cell(row.get("segments"))
+    if not isinstance(pieces, list) or not pieces:
+        raise InvalidData("The field segments is not a list of pieces.")
+    for number, piece in enumerate(pieces, start=1):
+        if not isinstance(piece, dict) or not isinstance(piece.get("text"), str) or not isinstance(piece.get("label"), bool):
+            raise InvalidData(f"Segment {number} is not an object with a text and a label that is true or false.")
+    return {"segments": [(piece["text"], piece["label"]) for piece in pieces]}
 
 
 CONVERT: dict[str, Callable[[Fields], Fields]] = {
@@ -194,6 +211,7 @@ CONVERT: dict[str, Callable[[Fields], Fields]] = {
     "question_answer": _question_answer,
     "alpaca": _alpaca,
     "text": _plain,
+    "segments": _segments,
 }
 """Format -> how one object becomes the fields of a Row."""
 
@@ -206,11 +224,13 @@ SHAPES: list[tuple[str, frozenset[str]]] = [
     ("kto", frozenset({"messages", "label"})),
     ("kto", frozenset({"conversations", "label"})),
     ("kto", frozenset({"prompt", "completion", "label"})),
+    ("kto", frozenset({"instruction", "output", "label"})),
     ("chat", frozenset({"messages"})),
     ("sharegpt", frozenset({"conversations"})),
     ("prompt_completion", frozenset({"prompt", "completion"})),
     ("question_answer", frozenset({"question", "answer"})),
     ("alpaca", frozenset({"instruction", "output"})),
+    ("segments", frozenset({"segments"})),
     ("text", frozenset({"text"})),
 ]
 """What tells a format: the first line of the table whose fields an object has. A `reinforcement` row looks like a chat that lacks
@@ -228,20 +248,10 @@ def recognise(value: Fields) -> str | None:
 # -- fields -----------------------------------------------------------------------------------------------------------
 
 
-def _json_cell(value: Any) -> Any:
-    """A list or object that a CSV or Parquet file keeps as JSON text; anything else as it is."""
-    if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"}:
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
-
-
 def _list(row: Fields, name: str) -> list[Any]:
     if name not in row:
         raise InvalidData(f"There is no field {name}.")
-    value = _json_cell(row[name])
+    value = json_cell(row[name])
     if not isinstance(value, list) or not value:
         raise InvalidData(f"The field {name} is not a list of messages.", code="missing_messages_list")
     return value
@@ -271,7 +281,7 @@ def _tools(row: Fields) -> list[dict[str, Any]]:
 def _prompt(row: Fields, *, optional: bool = False) -> list[Message]:
     """The conversation before an answer: prompt, messages, conversations, question or instruction, whichever is there."""
     for name in ("prompt", "messages", "conversations"):
-        value = _json_cell(row.get(name))
+        value = json_cell(row.get(name))
         if isinstance(value, list) and value:
             return _system(row) + _turns(value)
     for name in ("prompt", "question", "instruction"):
@@ -288,7 +298,7 @@ def _answer(value: Any, name: str) -> list[Message]:
     """An answer given as text, as one message or as messages."""
     if value is None:
         raise InvalidData(f"There is no field {name}.")
-    value = _json_cell(value)
+    value = json_cell(value)
     if isinstance(value, str):
         if not value.strip():
             raise InvalidData(f"The field {name} is empty.")

@@ -58,7 +58,7 @@ def check(folder: RunFolder, recipe: Recipe, sources: list[Source], *, min_examp
     num_rows = 0
     for source in sources:
         try:
-            found = read_rows(folder.data_path(source.name), recipe.data.format, recipe.data.map)
+            found = read_rows(folder.data_path(source.name), recipe.data)
         except InvalidData as error:
             expected = UNEXPECTED if error.code == "unknown_shape" else ""
             raise _invalid(source, expected + error.message.replace(source.name, source.file.filename), error.hint) from error
