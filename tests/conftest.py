@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ["TUNESMITH_NOTICES"] = "none"
 
 import shutil
 import urllib.request
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import postgres
 import pytest
+from clouds import Cloud
+from warm import zygote
 
 from tunesmith.models.catalog import Base, find_base
 from tunesmith.paths import TINY
@@ -109,3 +112,11 @@ def s3_server() -> Iterator[None]:
 def s3(s3_server: None, tmp_path: Path) -> str:
     """A place of its own in that storage."""
     return f"s3://bucket/{tmp_path.name}/prefix"
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    """The metadata service of a cloud's machine, on loopback."""
+    made = Cloud()
+    yield made
+    made.close()

@@ -136,7 +136,8 @@ def test_one_place_asks_addresses_that_clients_named() -> None:
     def bad(file: str) -> Iterator[int]:
         yield from (line for line, name in imported(FILES[file]) if name.startswith(askers))
 
-    assert found(bad, allowed={"fetch.py": "the one fetcher"}) == []
+    allowed = {"fetch.py": "the one fetcher", "train/interruption.py": "asks this machine's own metadata service, nobody else"}
+    assert found(bad, allowed=allowed) == []
 
 
 def test_an_error_is_caught_by_name_except_at_a_process_boundary() -> None:

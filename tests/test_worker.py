@@ -114,6 +114,43 @@ def test_pause_writes_a_checkpoint_and_the_next_attempt_goes_on(tmp_path):
     assert sorted(current_steps(folder, [1, 2])) == list(range(1, STEPS + 1))
 
 
+def test_told_to_end_it_saves_its_work_leaves_with_33_and_goes_on_bit_for_bit(tmp_path):
+    straight, folder = make_folder(tmp_path / "straight"), make_folder(tmp_path / "run")
+    assert ended(start(straight)) == 0
+    process = start(folder)
+    wait_until(lambda: len(of(folder, "step")) >= 3, process)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == 33
+    last = events(folder)[-1]
+    assert last["type"] == "interrupted"
+    assert of(folder, "checkpoint")[-1]["step"] == last["step"] < STEPS
+    assert "SIGTERM" in of(folder, "warning")[0]["message"]
+    folder.order("run", 2)
+    assert ended(start(folder, 2)) == 0
+    assert of(folder, "resumed", 2)[0]["step"] == last["step"]
+    assert folder.result() == straight.result()
+
+
+def test_told_to_end_before_its_first_step_it_leaves_at_once_with_33(tmp_path):
+    folder = make_folder(tmp_path / "run")
+    process = start(folder)
+    wait_until(lambda: of(folder, "phase"), process)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == 33
+    assert of(folder, "step") == []
+
+
+def test_a_notice_of_the_cloud_is_heard_while_it_trains(tmp_path, cloud):
+    folder = make_folder(tmp_path / "run")
+    process = start(folder, env=os.environ | {"TUNESMITH_NOTICES": f"azure={cloud.address}"})
+    wait_until(lambda: of(folder, "step"), process)
+    cloud.azure_takes("this-machine")
+    assert ended(process) == 33
+    assert "Azure: Preempt" in of(folder, "warning")[0]["message"]
+    assert events(folder)[-1]["type"] == "interrupted"
+
+
 def test_cancel_stops_it_at_the_next_step_and_nothing_is_published(tmp_path):
     folder = make_folder(tmp_path / "run")
     process = start(folder)
@@ -219,6 +256,17 @@ def test_ctrl_c_pauses_the_command_and_resume_goes_on(tmp_path):
     assert process.returncode == 0, err
     assert json.loads(out)["result"]["steps"] == 90
     assert sorted(current_steps(folder, [1, 2])) == list(range(1, 91))
+
+
+def test_the_command_told_to_end_says_how_to_go_on_and_leaves_with_33(tmp_path):
+    process = command(recipe_file(tmp_path), "--run-dir", tmp_path / "run", "--set", "method.epochs=9")
+    folder = RunFolder(tmp_path / "run")
+    wait_until(lambda: of(folder, "step"), process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 33, err
+    assert f"tunesmith train --resume {tmp_path / 'run'}" in err
+    assert events(folder)[-1]["type"] == "interrupted"
 
 
 def test_a_worker_that_is_killed_is_started_again(tmp_path):

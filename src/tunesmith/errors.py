@@ -17,6 +17,7 @@
     +- EngineFailed     502   the engine died or answered nonsense
     +- PortInUse              the address is taken
     +- TrainingFailed         a run stopped for a reason that a retry would meet again
+    +- Interrupted            the machine is taken away, or the process was told to end: what was done is saved, start it again
     +- CheckpointInvalid      a checkpoint is torn or was altered
     +- Fenced                 another attempt holds the lease: stop, publish nothing
 """
@@ -123,6 +124,10 @@ class PortInUse(TunesmithError):
 
 class TrainingFailed(TunesmithError):
     code = "training_failed"
+
+
+class Interrupted(TunesmithError):
+    code = "interrupted"
 
 
 class CheckpointInvalid(TunesmithError):

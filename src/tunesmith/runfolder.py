@@ -24,6 +24,9 @@ from tunesmith.types import Wanted
 
 P = TypeVar("P", bound=Part)
 
+INTERRUPTED = 33
+"""Exit status of a worker whose machine is taken away, or that was told to end: what it did is saved, start it again."""
+
 Event = dict[str, Any]
 """{"seq": from 1, "time": seconds since 1970, "type": phase|step|eval|checkpoint|warning|error|result, ...}"""
 

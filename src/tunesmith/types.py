@@ -26,6 +26,9 @@ Limits = dict[str, int]
 Wanted = Literal["run", "pause", "cancel"]
 """What `control.json` asks a worker for."""
 
+Stop = Literal["pause", "cancel", "interrupt", "save"]
+"""What a training is asked for at a step boundary: save and leave, leave, save and leave to be started again, save and go on."""
+
 Quantization = Literal["none", "nf4"]
 """The precision of a base: as stored, or NF4 with double quantization (bitsandbytes)."""
 

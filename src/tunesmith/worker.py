@@ -2,9 +2,11 @@
 
     python -m tunesmith.worker RUN_FOLDER --attempt N [--models-dir D]
 
-Exit status: 0 done, paused or cancelled (the last event says which), 1 failed (an `error` event says why), 3 fenced.
+Exit status: 0 done, paused or cancelled (the last event says which), 1 failed (an `error` event says why), 3 fenced,
+33 interrupted: what was done is saved, start me again.
 Started by name, never imported by the desk. Knows no SQL and no routes; no network is used but the desk's own port, whose
-address and key stand in the environment (TUNESMITH_BASE_URL, TUNESMITH_JOB_KEY), and what a recipe's `tracking` names.
+address and key stand in the environment (TUNESMITH_BASE_URL, TUNESMITH_JOB_KEY), what a recipe's `tracking` and
+`checkpoints.sync` name, and, on a cloud's machine, that machine's own metadata service.
 """
 
 import argparse
@@ -17,7 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.errors import Fenced, InvalidRecipe, StorageFull, TunesmithError
-from tunesmith.runfolder import EventLog, JobTools, RunFolder
+from tunesmith.runfolder import INTERRUPTED, EventLog, JobTools, RunFolder
+from tunesmith.train.interruption import Interruption, clouds_here
+from tunesmith.types import Stop
 
 DONE, FAILED, FENCED = 0, 1, 3
 QUIET = {
@@ -43,8 +47,10 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     folder = RunFolder(args.folder.absolute())
     log = EventLog(folder.events_file(args.attempt))
+    interruption = Interruption(clouds_here(os.environ))
     try:
-        return attempt(folder, args.attempt, args.models_dir, log)
+        with interruption.watching():
+            return attempt(folder, args.attempt, args.models_dir, log, interruption)
     except Fenced as error:
         print(error, file=sys.stderr)
         return FENCED
@@ -57,7 +63,7 @@ def main() -> int:
         log.close()
 
 
-def attempt(folder: RunFolder, number: int, models_dir: Path | None, log: EventLog) -> int:
+def attempt(folder: RunFolder, number: int, models_dir: Path | None, log: EventLog, interruption: Interruption) -> int:
     """One attempt from start to end. Raises what the method raises."""
     folder.check_lease(number)
     kind = folder.kind()
@@ -66,23 +72,30 @@ def attempt(folder: RunFolder, number: int, models_dir: Path | None, log: EventL
         raise InvalidRecipe(f"kind: {kind!r} is no kind of job.", hint=hint, param="kind")
     log.emit("phase", phase="loading", message="Starting", pid=os.getpid())
 
-    def should_stop() -> Literal["pause", "cancel"] | None:
+    def should_stop() -> Stop | None:
         wanted = folder.check_lease(number)
-        return None if wanted == "run" else wanted
+        if wanted != "run":
+            return wanted
+        notice = interruption.take(lambda message: log.emit("warning", message=message))
+        return None if notice is None else "interrupt" if notice.is_final else "save"
+
+    def should_leave() -> Literal["pause", "cancel"] | None:
+        stop = should_stop()
+        return "pause" if stop == "interrupt" else None if stop == "save" else stop
 
     if kind == "fine_tuning":
         result = fine_tune(folder, log, should_stop, models_dir)
     else:
         base_url, api_key = os.environ["TUNESMITH_BASE_URL"], os.environ.pop("TUNESMITH_JOB_KEY")
-        result = KINDS[kind](folder, JobTools(log.emit, should_stop, base_url, api_key))
+        result = KINDS[kind](folder, JobTools(log.emit, should_leave, base_url, api_key))
     if result is not None:
         publish(folder, number, log, result)
     log.sync()
-    return DONE
+    return INTERRUPTED if result is None and interruption.was_taken else DONE
 
 
 def fine_tune(
-    folder: RunFolder, log: EventLog, should_stop: Callable[[], Literal["pause", "cancel"] | None], models_dir: Path | None
+    folder: RunFolder, log: EventLog, should_stop: Callable[[], Stop | None], models_dir: Path | None
 ) -> dict[str, Any] | None:
     from tunesmith.train.methods import METHODS
     from tunesmith.train.tools import Tools

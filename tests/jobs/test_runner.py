@@ -102,6 +102,17 @@ def test_a_paused_job_goes_on_from_where_it_was(bench):
     assert {row.attempt for row in steps} == {1, 2}
 
 
+def test_an_interrupted_worker_is_started_again_and_it_is_no_failure(bench):
+    job_id = bench.order(recipe={"method": {"epochs": 8}})
+    bench.wait_for_step(job_id, attempt=1, step=1)
+    os.kill(bench.worker_pid(job_id, 1), signal.SIGTERM)
+    job = bench.wait_for(job_id, "succeeded")
+    assert (job.attempt, job.crashes) == (2, 0)
+    steps = current_steps(bench, job_id)
+    assert [row.step for row in steps] == list(range(1, len(steps) + 1))
+    assert any("Attempt 1 was interrupted" in event.message for event in bench.events(job_id))
+
+
 def test_a_server_that_stops_gives_its_job_back_and_the_next_one_finishes_it(bench):
     job_id = bench.order(recipe={"method": {"epochs": 8}})
     bench.wait_for_step(job_id, attempt=1, step=1)

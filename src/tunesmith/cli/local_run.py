@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import InvalidRequest, NotFound, TrainingFailed
+from tunesmith.errors import Interrupted, InvalidRequest, NotFound, TrainingFailed
 from tunesmith.jobs import child
 from tunesmith.paths import DataDir
 from tunesmith.recipes.run import Recipe, load, parse
@@ -86,23 +86,29 @@ def existing(root: Path) -> RunFolder:
     return folder
 
 
-def run(folder: RunFolder, on_event: OnEvent, *, models_dir: Path | None = None) -> dict[str, Any] | None:
+def run(
+    folder: RunFolder, on_event: OnEvent, *, models_dir: Path | None = None, is_ending: Callable[[], bool] = lambda: False
+) -> dict[str, Any] | None:
     """The result, or None when the run was paused or cancelled. Raises TrainingFailed with the worker's reason.
 
     KeyboardInterrupt pauses the run: a checkpoint is written, then None is returned. A second one stops at once.
+    Interrupted is raised, with the state saved, when the machine is taken away, or when `is_ending` says that this process is.
     """
     models = models_dir or DataDir.default().models
     reason = ""
     for remaining in reversed(range(MAX_ATTEMPTS)):
         number = max(folder.attempts(), default=0) + 1
-        last, reason = _attempt(folder, number, models, on_event)
+        last, returncode = _attempt(folder, number, models, on_event, is_ending)
         if last is not None and last["type"] == "error":
             raise TrainingFailed(str(last["message"]), code=str(last["code"]), param=last.get("param"))
         result = folder.result()
         if result is not None:
             return result
+        if child.was_interrupted(returncode):
+            raise Interrupted("The run was interrupted; what it did is saved.", hint=f"Go on with: {resume_command(folder)}")
         if last is not None:
             return None
+        reason = child.describe(returncode, folder.attempt(number) / "worker.log")
         if remaining:
             on_event({"type": "warning", "message": f"The worker ended ({reason}); another one goes on."})
     raise TrainingFailed(
@@ -111,22 +117,28 @@ def run(folder: RunFolder, on_event: OnEvent, *, models_dir: Path | None = None)
     )
 
 
-def _attempt(folder: RunFolder, number: int, models_dir: Path, on_event: OnEvent) -> tuple[Event | None, str]:
-    """One worker from start to end: the event that says how it ended, if any, and its end in words."""
+def resume_command(folder: RunFolder) -> str:
+    return f"tunesmith train --resume {folder.root}"
+
+
+def _attempt(
+    folder: RunFolder, number: int, models_dir: Path, on_event: OnEvent, is_ending: Callable[[], bool]
+) -> tuple[Event | None, int]:
+    """One worker from start to end: the event that says how it ended, if any, and its exit status."""
     log = folder.attempt(number) / "worker.log"
     folder.order("run", number)
     process = child.start_worker(folder.root, number, models_dir, log)
     events = _Events(folder, number, on_event)
     try:
         try:
-            _watch(process, events)
+            _watch(process, events, is_ending)
         except KeyboardInterrupt:
             folder.order("pause", number)
             on_event({"type": "phase", "phase": "pausing", "message": "Writing a checkpoint; press Ctrl-C again to stop at once"})
-            _watch(process, events)
+            _watch(process, events, is_ending)
     finally:
         child.end(process)
-    return events.last, child.describe(process.returncode, log)
+    return events.last, process.returncode
 
 
 class _Events:
@@ -145,8 +157,12 @@ class _Events:
             self._on_event(event)
 
 
-def _watch(process: "subprocess.Popen[bytes]", events: _Events) -> None:
+def _watch(process: "subprocess.Popen[bytes]", events: _Events, is_ending: Callable[[], bool]) -> None:
+    was_told = False
     while True:
+        if is_ending() and not was_told:
+            process.terminate()  # it saves its work first
+            was_told = True
         ended = process.poll() is not None
         events.read()
         if ended:

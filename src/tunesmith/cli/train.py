@@ -1,6 +1,8 @@
 """`tunesmith train RECIPE`: runs a recipe here, in a run folder of its own. No server, no database."""
 
 import json
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tunesmith.cli import local_run
-from tunesmith.errors import InvalidRecipe, InvalidRequest
+from tunesmith.errors import Interrupted, InvalidRecipe, InvalidRequest
 from tunesmith.recipes.run import Recipe, load, merge, parse
-from tunesmith.runfolder import Event, RunFolder
+from tunesmith.runfolder import INTERRUPTED, Event, RunFolder
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -24,16 +26,25 @@ def train(
     set: list[str] = typer.Option([], help="A field of the recipe, such as method.epochs=5; may be given again."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object, and no progress."),
 ) -> None:
-    """Fine-tune here. Ctrl-C pauses: a checkpoint is written, and `tunesmith train --resume FOLDER` goes on."""
+    """Fine-tune here. Ctrl-C pauses: a checkpoint is written, and `tunesmith train --resume FOLDER` goes on.
+
+    Exit status 33: the machine is being taken away, or SIGTERM came; a checkpoint was written, start it again.
+    """
     folder = _resumed(run_dir or recipe, set) if resume else _new(recipe, run_dir, set)
     console = Console(stderr=True, quiet=as_json)
     console.print(f"The run lies in {folder.root}", highlight=False)
-    with Bar(console) as bar:
-        result = local_run.run(folder, bar.show)
+    ending = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: ending.set())
+    try:
+        with Bar(console) as bar:
+            result = local_run.run(folder, bar.show, is_ending=ending.is_set)
+    except Interrupted as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps({"folder": str(folder.root), "result": result}, indent=1))
     if result is None:
-        console.print(f"Stopped. Go on with: tunesmith train --resume {folder.root}", highlight=False)
+        console.print(f"Stopped. Go on with: {local_run.resume_command(folder)}", highlight=False)
         raise typer.Exit(130)
     _tell(console, folder, result)
 
@@ -110,4 +121,4 @@ def _tell(console: Console, folder: RunFolder, result: dict[str, Any]) -> None:
         told += f", held-out loss {metrics['eval_loss_before']:.4f} -> {metrics['eval_loss']:.4f}"
     console.print(f"{told} after {result['steps']} steps and {result['trained_tokens']:,} tokens.", highlight=False)
     adapter = folder.root / result["adapter"]["path"]
-    console.print(f"The adapter is {adapter}\nMeasure it with: tunesmith eval {folder.root}", highlight=False)
+    console.print(f"The {adapter.name} is {adapter}\nMeasure it with: tunesmith eval {folder.root}", highlight=False)

@@ -11,6 +11,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from tunesmith.runfolder import INTERRUPTED
+
 PR_SET_PDEATHSIG = 1
 BECOME = (
     "import ctypes, os, sys\n"
@@ -54,6 +56,11 @@ def sweep(child: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+
+
+def was_interrupted(returncode: int) -> bool:
+    """Did the worker leave because it or its machine is taken away, its work saved? SIGTERM may meet it before it listens."""
+    return returncode in {INTERRUPTED, -signal.SIGTERM}
 
 
 def describe(returncode: int, log: Path) -> str:

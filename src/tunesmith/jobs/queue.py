@@ -142,6 +142,12 @@ class Queue:
         with self.database.write() as connection:
             return self._set(connection, self._held(connection, job, "running"), status="queued", **NO_LEASE)
 
+    def interrupted(self, job: Job) -> Job:
+        """The worker saved its work and left, for its machine is taken away: back to the queue without blame. Raises Fenced."""
+        with self.database.write() as connection:
+            events.say(connection, job.id, f"Attempt {job.attempt} was interrupted; another one goes on", "warn")
+        return self.paused(job)
+
     def paused(self, job: Job) -> Job:
         """The worker wrote its checkpoint and left; to the queue again if it was resumed meanwhile. Raises Fenced."""
         with self.database.write() as connection:

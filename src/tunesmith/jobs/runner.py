@@ -35,6 +35,9 @@ FINISH_SECONDS = 600.0
 """The same where a cancelled job finishes what is under way."""
 DRAIN_SECONDS = 12.0
 """How long a worker has to write a checkpoint when the server stops."""
+INTERRUPTED_SECONDS = 1.0
+"""Before the next attempt: a machine that is being taken away would start one after another."""
+LAST_WORDS = frozenset({"error", "paused", "cancelled", "result"})
 
 log = structlog.get_logger("tunesmith.supervisor")
 
@@ -124,7 +127,7 @@ class Supervisor:
             finally:
                 child.end(process)
         log.info("worker ended", job=job.id, attempt=job.attempt, status=process.returncode)
-        return self._conclude(folder, job, last, child.describe(process.returncode, output))
+        return self._conclude(folder, job, last, process.returncode)
 
     @contextmanager
     def _environment(self, job: Job) -> Iterator[dict[str, str]]:
@@ -150,7 +153,7 @@ class Supervisor:
         while True:
             ended = process.poll() is not None
             for event in tail.read():
-                last = event if event["type"] in {"error", "paused", "cancelled", "result"} else last
+                last = event if event["type"] in LAST_WORDS else last
             now = time.monotonic()
             if ended or now > deadline:
                 return last
@@ -175,7 +178,7 @@ class Supervisor:
             return CANCEL_SECONDS if job.status == "cancelled" else FINISH_SECONDS
         return DRAIN_SECONDS if self._stopping.is_set() else float("inf")
 
-    def _conclude(self, folder: RunFolder, job: Job, last: Event | None, reason: str) -> Job | None:
+    def _conclude(self, folder: RunFolder, job: Job, last: Event | None, returncode: int) -> Job | None:
         """What follows from how the worker ended."""
         now = self._queue.look(job)
         if now.status == "cancelled":
@@ -188,8 +191,12 @@ class Supervisor:
             self._queue.release(job)
         elif last is not None and last["type"] == "paused":
             self._queue.paused(job)
+        elif child.was_interrupted(returncode) and now.wanted != "cancel":
+            self._stopping.wait(INTERRUPTED_SECONDS)
+            self._queue.interrupted(job)
         else:
             self._stopping.wait(min(0.5 * now.crashes, 5.0))
+            reason = child.describe(returncode, folder.attempt(job.attempt) / "worker.log")
             return self._queue.retry(job, reason)
         return None
 

@@ -46,6 +46,7 @@ MESSAGES: dict[str, Callable[[Event], str]] = {
     "checkpoint": lambda event: f"State saved at step {event['step']}, to resume from",
     "resumed": lambda event: f"Resumed from the checkpoint at step {event['step']}",
     "paused": lambda event: f"Paused at step {event['step']}",
+    "interrupted": lambda event: f"Interrupted at step {event['step']}; what was done is saved",
     "cancelled": lambda event: f"Stopped at step {event['step']}",
     "result": lambda event: "Training finished",
 }

@@ -8,6 +8,7 @@ import shutil
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from tunesmith.data.examples import Example, num_tokens
 from tunesmith.errors import TrainingFailed
@@ -20,10 +21,13 @@ from tunesmith.train.method import Method, Work
 from tunesmith.train.speed import Speed, memory_bytes
 from tunesmith.train.tools import Tools
 from tunesmith.train.trainer import Exact, StepDone
+from tunesmith.types import Stop
 
 NUM_CHECKPOINTS = 20
 MIN_CHECKPOINT_STEPS = 5
 MAX_EVALUATIONS = 10
+ENDS: dict[str, str] = {"pause": "paused", "cancel": "cancelled", "interrupt": "interrupted"}
+"""What a run was asked for -> the event with which it leaves."""
 
 
 @dataclass
@@ -93,7 +97,8 @@ class Attempt:
         self.step = done.step
         wanted = self.tools.should_stop()
         self._report(done)
-        if self.held_out and (done.step % self._evaluate_every == 0 or done.step == self.total):
+        # Whose machine is taken away has half a minute: the measuring is left to nobody, the state is saved.
+        if wanted != "interrupt" and self.held_out and (done.step % self._evaluate_every == 0 or done.step == self.total):
             self.measured.after = self._evaluate()
         if wanted != "cancel" and done.step in self._adapter_steps:
             self._save_adapter()
@@ -102,11 +107,11 @@ class Attempt:
         self.obey(wanted if done.step < self.total or wanted == "cancel" else None)
         return self.stopped
 
-    def obey(self, wanted: str | None = "ask") -> None:
+    def obey(self, wanted: Stop | Literal["ask"] | None = "ask") -> None:
         wanted = self.tools.should_stop() if wanted == "ask" else wanted
-        if wanted is not None:
+        if wanted in ENDS:
             self.stopped = True
-            self.tools.emit("paused" if wanted == "pause" else "cancelled", step=self.step)
+            self.tools.emit(ENDS[wanted], step=self.step)
 
     def _report(self, done: StepDone) -> None:
         seen = sum(num_tokens(self.work.rows[row]) for row in self.work.steps[done.step - 1])

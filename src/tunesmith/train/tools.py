@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from tunesmith.types import Stop
 
 
 @dataclass(frozen=True)
 class Tools:
     emit: Callable[..., Any]
     """`emit(type, **fields)` appends one event of the run (see runfolder.py)."""
-    should_stop: Callable[[], Literal["pause", "cancel"] | None]
-    """Asked at every step boundary. Raises Fenced when another attempt holds the lease."""
+    should_stop: Callable[[], Stop | None]
+    """Asked at every step boundary, once. Raises Fenced when another attempt holds the lease."""
     models_dir: Path | None
     """Where bases other than the built-in one lie."""
