@@ -1,6 +1,7 @@
 """Every kind of adapter learns what PEFT computes, goes on exactly where it stopped, and is what it was when it is read."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 
 from tunesmith.data.tokenizer import load_tokenizer
-from tunesmith.models.artifact import read_adapter
+from tunesmith.errors import InvalidRecipe, InvalidRequest
+from tunesmith.models.artifact import WEIGHTS
 from tunesmith.models.catalog import find_base
 from tunesmith.models.loader import load_base
+from tunesmith.models.whole import read_trained
 from tunesmith.recipes.adapter import ADAPTERS
 from tunesmith.recipes.run import merge, parse
 from tunesmith.train import sft
@@ -29,7 +32,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "prompt": {"type": "prompt", "num_virtual_tokens": 5},
     "p_tuning": {"type": "p_tuning", "num_virtual_tokens": 5, "encoder_hidden_size": 32},
     "prefix": {"type": "prefix", "num_virtual_tokens": 5},
+    "full": {"type": "full"},
 }
+SOFT_OR_LORA = [kind for kind in KINDS if kind != "full"]
 
 
 def recipe(kind: str, **fields: Any) -> Any:
@@ -58,7 +63,7 @@ def test_the_kinds_here_are_those_of_the_table():
     assert {value["type"] for value in KINDS.values()} == set(ADAPTERS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOFT_OR_LORA)
 def test_the_loss_is_that_of_pefts_own_forward(kind):
     model = begun(kind)
     ids = torch.randint(10, 4000, (3, 12), generator=torch.Generator().manual_seed(2))
@@ -93,11 +98,34 @@ def test_every_kind_learns_and_ends_bit_for_bit_the_same_when_it_is_stopped_betw
     assert result["metrics"]["eval_loss"] < result["metrics"]["eval_loss_before"]
     assert sft.run(parts.recipe(), parts, Recorder(stop_after=3).tools()) is None
     assert sft.run(parts.recipe(), parts, Recorder().tools()) == result
-    info = read_adapter(whole.artifacts / "adapter")
+    info = read_trained(whole.root / result["adapter"]["path"])
     assert info.kind == {"p_tuning": "prompt"}.get(kind, kind)
     assert info.num_virtual == whole.recipe().adapter.num_virtual
-    tensors = [load_file(folder.artifacts / "adapter" / "adapter_model.safetensors") for folder in (whole, parts)]
+    weights = Path(result["adapter"]["path"]) / ("model.safetensors" if kind == "full" else WEIGHTS)
+    tensors = [load_file(folder.root / weights) for folder in (whole, parts)]
     assert all(tensors[0][name].equal(tensors[1][name]) for name in tensors[0])
+    if kind == "full":
+        _is_a_base_of_its_own(whole.root / result["adapter"]["path"], info, tensors[0])
+
+
+def _is_a_base_of_its_own(folder, info, tensors):
+    old, new = find_base("tunesmith/tiny"), find_base(str(folder))
+    assert (info.content_hash, info.base_revision) == (new.revision, old.revision)
+    assert new.num_parameters == old.num_parameters
+    before = load_file(old.folder / "model.safetensors")
+    assert before.keys() == tensors.keys()
+    assert not any(before[name].equal(tensors[name]) for name in before)
+    # What is loaded again computes with what was trained, and speaks in the same words.
+    assert load_base(new, "none").model.norm.weight.equal(tensors["model.norm.weight"])
+    assert load_tokenizer(new.folder).chat_template == load_tokenizer(old.folder).chat_template
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    with pytest.raises(InvalidRequest, match="was changed"):
+        read_trained(folder)
+
+
+def test_weights_that_cannot_move_are_refused():
+    with pytest.raises(InvalidRecipe, match="quantization must be none for adapter.type full"):
+        parse({"adapter": {"type": "full"}, "quantization": "nf4", "data": {"train": "x"}})
 
 
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])

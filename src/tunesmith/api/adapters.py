@@ -14,7 +14,8 @@ from tunesmith.api.deps import Desk, DeskDep, KeyDep, needs
 from tunesmith.db import aliases, checkpoints, models
 from tunesmith.errors import InvalidRequest, NotFound
 from tunesmith.models.artifact import OURS, WEIGHTS
-from tunesmith.models.shelf import read_json
+from tunesmith.models.shelf import read_json, weight_names
+from tunesmith.models.whole import is_whole
 from tunesmith.schemas import adapters as wire
 from tunesmith.schemas.common import to_list
 
@@ -87,4 +88,5 @@ def _facts(folder: Path) -> dict[str, Any]:
     """What an adapter's files say of it; nothing where they are gone."""
     if not (folder / OURS).is_file():
         return {}
-    return read_json(folder / OURS) | {"bytes": (folder / WEIGHTS).stat().st_size}
+    weights = [folder / name for name in weight_names(folder)] if is_whole(folder) else [folder / WEIGHTS]
+    return read_json(folder / OURS) | {"bytes": sum(path.stat().st_size for path in weights)}

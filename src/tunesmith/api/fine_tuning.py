@@ -64,12 +64,12 @@ def _find_base(desk: Desk, model: str, project: str) -> str:
     """The id of a base, which an alias may name. Raises InvalidRequest with OpenAI's code."""
     try:
         target = resolve(desk, model, project)
-        if target.adapter is None:
+        if target.adapter is None and not target.is_whole:
             return find_offered(desk, target.base).id
     except NotFound as error:
         raise InvalidRequest(error.message, hint=error.hint, param="model", code=error.code) from error
     raise InvalidRequest(
-        f"Training that goes on from {model} is not available here.", hint=f"Name its base, {target.base}.", param="model",
+        f"Training that goes on from {model} is not available here.", hint="GET /v1/bases lists what can be.", param="model",
         code="not_available",
     )
 

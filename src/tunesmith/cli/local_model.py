@@ -9,18 +9,21 @@ from tunesmith.cli.database import opened
 from tunesmith.completer import Completion, failure, to_completion
 from tunesmith.db import models as fine_tuned
 from tunesmith.errors import NotFound
-from tunesmith.models.artifact import read_adapter
 from tunesmith.models.catalog import find_base
-from tunesmith.serving.routing import Adapter, Router, Target, base_target, to_target
+from tunesmith.models.whole import is_whole, read_trained
+from tunesmith.serving.routing import Adapter, Router, Target, base_target, to_target, whole_target
 from tunesmith.settings import Settings
 from tunesmith.types import Message, Quantization
 
 
 def find_target(model: str, data_dir: Path, quantization: Quantization = "none") -> Target:
-    """What `model` means: a run folder, an adapter's folder, a fine-tuned model's id, or a base. Raises NotFound."""
-    for folder in (Path(model) / "artifacts" / "adapter", Path(model)):
+    """What `model` means: a run, the folder of an adapter or a model, a fine-tuned model's id, or a base. Raises NotFound."""
+    for folder in (Path(model) / "artifacts" / "adapter", Path(model) / "artifacts" / "model", Path(model)):
+        if is_whole(folder):
+            read_trained(folder)
+            return whole_target(model, folder.absolute())
         if (folder / "adapter_config.json").is_file():
-            info = read_adapter(folder)
+            info = read_trained(folder)
             return Target(model, info.base, info.quantization, Adapter(folder.absolute(), info.content_hash))
     if (Path(model) / "recipe.json").is_file():
         raise NotFound(f"The run in {model} has made no adapter yet.", hint=f"Go on with `tunesmith train --resume {model}`.")

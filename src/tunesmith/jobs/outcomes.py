@@ -18,7 +18,7 @@ from tunesmith.errors import InvalidRequest, NotFound, TrainingFailed
 from tunesmith.jobs import result_file
 from tunesmith.jobs.checks import Place
 from tunesmith.jobs.names import fine_tuned_id
-from tunesmith.models.artifact import read_adapter
+from tunesmith.models.whole import read_trained
 from tunesmith.types import JobKind, JobStatus, new_id, unix_now
 
 CHUNK_BYTES = 1 << 20
@@ -44,9 +44,9 @@ class Outcome:
 
 
 def tuned(job: Job, place: Place, result: dict[str, Any]) -> Outcome:
-    """The run's adapter becomes a model, its numbers a file. Raises TrainingFailed for an adapter that cannot be read."""
+    """What the run made becomes a model, its numbers a file. Raises TrainingFailed for an adapter that cannot be read."""
     try:
-        adapter = read_adapter(place.folder(job).root / result["adapter"]["path"])
+        adapter = read_trained(place.folder(job).root / result["adapter"]["path"])
     except (NotFound, InvalidRequest) as error:
         raise TrainingFailed(str(error), code="adapter_invalid") from error
     model = FineTuned(

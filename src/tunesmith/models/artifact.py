@@ -35,10 +35,10 @@ CONFIG = "adapter_config.json"
 OURS = "artifact.json"
 
 
-Kind = Literal["lora", "dora", "prompt", "prefix"]
+Kind = Literal["lora", "dora", "prompt", "prefix", "full"]
 """A LoRA; one that learns the lengths of a layer's outputs too, so that its own output and the update are multiplied by
 `magnitude / norm(W + scaling B A)`; a soft prompt stored as embeddings (prompt tuning, p-tuning); one stored as keys and values
-(prefix tuning)."""
+(prefix tuning); no adapter, but all weights (`whole.py`)."""
 
 SOFT_KINDS: dict[str, Kind] = {"PROMPT_TUNING": "prompt", "P_TUNING": "prompt", "PREFIX_TUNING": "prefix"}
 """By PEFT's `peft_type`."""
@@ -125,23 +125,23 @@ def save_adapter(model: Saves, folder: Path, base: Base, recipe: "Recipe") -> Ad
         write_atomically(part / OURS, json.dumps(asdict(info) | {"path": "."}, indent=1).encode())
         with open(part / WEIGHTS, "rb") as file:
             os.fsync(file.fileno())
-        _put_in_place(part, folder)
+        put_in_place(part, folder)
     except OSError as error:
         raise storage_error(error, folder) from error
     except SafetensorError as error:
-        raise _system_error(error, folder) from error
+        raise system_error(error, folder) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return _at(info, folder)
 
 
-def _system_error(error: SafetensorError, folder: Path) -> Exception:
+def system_error(error: SafetensorError, folder: Path) -> Exception:
     """What the system said, where it was the system: safetensors hides its errors in a sentence of its own."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     return error if number is None else storage_error(OSError(int(number[1]), str(error)), folder)
 
 
-def _put_in_place(part: Path, folder: Path) -> None:
+def put_in_place(part: Path, folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
     if folder.exists():
         os.replace(folder, old)

@@ -82,8 +82,15 @@ class PrefixAdapter(SoftAdapter):
     the paper's reparametrisation to learn at all (ibid., section 7.4)."""
 
 
+class FullAdapter(Adapter):
+    """No adapter: all weights train, and the run ends as a new base. Sixteen bytes a weight, where LoRA needs two to four."""
+
+    type: Literal["full"] = "full"
+    """The kind of adapter."""
+
+
 ADAPTERS: dict[str, type[Adapter]] = {
-    "lora": LoraAdapter, "prompt": PromptAdapter, "p_tuning": PTuningAdapter, "prefix": PrefixAdapter,
+    "lora": LoraAdapter, "prompt": PromptAdapter, "p_tuning": PTuningAdapter, "prefix": PrefixAdapter, "full": FullAdapter,
 }
 """A recipe's `adapter.type` -> its fields. The first is the default."""
 

@@ -24,6 +24,12 @@ class Method(Part):
 
     type: str
     """The method."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Does it compare with the base as it was?"""
+        return False
+
     epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Passes over the training rows; None chooses by their number (`recipes/auto.py`)."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from tunesmith.errors import InvalidRecipe
-from tunesmith.recipes.adapter import AnyAdapter, LoraAdapter
+from tunesmith.recipes.adapter import AnyAdapter, FullAdapter, LoraAdapter
 from tunesmith.recipes.compute import ComputeRecipe
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
@@ -72,6 +72,14 @@ class Recipe(Part):
         micro, batch = self.method.micro_batch_size, self.method.batch_size
         if micro and batch and batch % micro:
             raise ValueError("method.batch_size must be a multiple of method.micro_batch_size")
+        return self
+
+    @model_validator(mode="after")
+    def _trains_weights_that_can_move(self) -> "Recipe":
+        if isinstance(self.adapter, FullAdapter) and self.quantization != "none":
+            raise ValueError(f"quantization must be none for adapter.type full: weights in {self.quantization} cannot be trained")
+        if isinstance(self.adapter, FullAdapter) and self.method.needs_reference:
+            raise ValueError(f"adapter.type full trains the base away, with which {self.method.type} compares: take a LoRA")
         return self
 
     @model_validator(mode="after")

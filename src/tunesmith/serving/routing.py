@@ -13,6 +13,7 @@ import structlog
 
 from tunesmith.db.models import FineTuned
 from tunesmith.errors import Busy, TunesmithError
+from tunesmith.models.whole import is_whole
 from tunesmith.serving.answer import Answer
 from tunesmith.serving.build import build
 from tunesmith.serving.memory import Memory, free_bytes, num_cores
@@ -37,17 +38,28 @@ log = structlog.get_logger("tunesmith.serving")
 
 @dataclass(frozen=True)
 class Target:
-    """What a request's `model` means: a base, or an adapter on it, served on the precision that it was trained on."""
+    """What a request's `model` means: a base, or an adapter on it, served on the precision that it was trained on.
+
+    A model all of whose weights were trained is a base by itself, named by its folder: its own engine serves it.
+    """
 
     model_id: str
     base: str
     quantization: Quantization = "none"
     adapter: Adapter | None = None
+    is_whole: bool = False
 
 
 def to_target(model: FineTuned, data_dir: Path) -> Target:
+    if is_whole(data_dir / model.path):
+        return whole_target(model.id, data_dir / model.path)
     adapter = Adapter(data_dir / model.path, model.content_hash, model.quantization)
     return Target(model.id, model.base, model.quantization, adapter)
+
+
+def whole_target(model_id: str, folder: Path) -> Target:
+    """`folder` is absolute, so that it is a base's name."""
+    return Target(model_id, str(folder), is_whole=True)
 
 
 def base_target(base: str, quantization: Quantization = "none") -> Target:
@@ -118,7 +130,9 @@ class Router:
             log.warning("an engine could not be started", base=base, why=str(error))
 
     async def drop(self, target: Target) -> None:
-        """Forgets a model's adapter where it is loaded; starts nothing."""
+        """Forgets a model's adapter where it is loaded, or stops the engines of a whole model; starts nothing."""
+        if target.is_whole:
+            return await self.remove(target.base)
         upstream = self._upstreams.get(self._key(target))
         if upstream is not None and target.adapter is not None:
             await upstream.drop_adapter(target.adapter)

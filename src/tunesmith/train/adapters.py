@@ -1,9 +1,10 @@
-"""What trains: from a recipe's adapter to PEFT's configuration, and how it begins. Nobody else names a class of PEFT.
+"""What trains: from a recipe's adapter to PEFT's configuration, how it begins, how it is kept. Nobody else names PEFT's classes.
 
 Knows no rows and no steps.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, PromptEn
 from peft.tuners.cartridge.utils import prompt_embeddings_from_past_key_values
 from transformers import PreTrainedTokenizerBase
 
+from tunesmith.models.artifact import AdapterInfo, save_adapter
 from tunesmith.models.catalog import Base
-from tunesmith.recipes.adapter import Adapter, LoraAdapter, PrefixAdapter, PromptAdapter, PTuningAdapter
+from tunesmith.models.whole import save_whole
+from tunesmith.recipes.adapter import Adapter, FullAdapter, LoraAdapter, PrefixAdapter, PromptAdapter, PTuningAdapter
 from tunesmith.recipes.run import Recipe
 
 
@@ -48,14 +51,21 @@ def _prefix(adapter: PrefixAdapter) -> PeftConfig:
     return PrefixTuningConfig(num_virtual_tokens=adapter.num_virtual_tokens, task_type="CAUSAL_LM")
 
 
+def _none(adapter: FullAdapter) -> None:
+    return None
+
+
 CONFIGS: dict[type[Adapter], Callable[[Any], PeftConfig | None]] = {
-    LoraAdapter: _lora, PromptAdapter: _prompt, PTuningAdapter: _p_tuning, PrefixAdapter: _prefix,
+    LoraAdapter: _lora, PromptAdapter: _prompt, PTuningAdapter: _p_tuning, PrefixAdapter: _prefix, FullAdapter: _none,
 }
 
 
 def begin(model: torch.nn.Module, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Makes what TRL built ready to learn: soft prompts begin as words, and columns are counted from a row's own first token."""
+    """Makes what TRL built ready to learn: soft prompts begin as words, and columns are counted from a row's own first token;
+    without an adapter all weights learn."""
     adapter = recipe.adapter
+    if isinstance(adapter, FullAdapter):
+        model.requires_grad_(True)
     if isinstance(adapter, PromptAdapter | PrefixAdapter):
         assert isinstance(model, PeftModel)
         ids = _first_words(adapter, tokenizer, recipe.seed)
@@ -102,3 +112,20 @@ def _count_from_the_row(model: PeftModel, num_virtual: int) -> None:
         return args, kwargs
 
     model.get_base_model().register_forward_pre_hook(shifted, with_kwargs=True)
+
+
+def save_trained(model: Any, folder: Path, base: Base, recipe: Recipe) -> AdapterInfo:
+    """What was learned, in `folder`: an adapter, or a whole model in the precision that an engine of this device computes in.
+
+    Raises StorageFull.
+    """
+    if not isinstance(recipe.adapter, FullAdapter):
+        return save_adapter(model, folder, base, recipe)
+    dtype = torch.float32 if model.device.type == "cpu" else torch.bfloat16
+    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    return save_whole(model, tensors, folder, base, dtype=str(dtype).removeprefix("torch."))
+
+
+def folder_name(recipe: Recipe) -> str:
+    """Of what a run makes, among its artifacts."""
+    return "model" if isinstance(recipe.adapter, FullAdapter) else "adapter"

@@ -12,9 +12,9 @@ from typing import Literal
 
 from tunesmith.data.examples import Example, num_tokens
 from tunesmith.errors import TrainingFailed
-from tunesmith.models.artifact import save_adapter
 from tunesmith.runfolder import RunFolder
 from tunesmith.train import checkpoints, order, rng
+from tunesmith.train.adapters import save_trained
 from tunesmith.train.checkpoints import Checkpoint
 from tunesmith.train.measure import measure
 from tunesmith.train.method import Method, Work
@@ -146,7 +146,7 @@ class Attempt:
         """What was learned by an epoch's end, to be served. It comes before the checkpoint: who resumes there has it."""
         recipe, artifacts = self.work.recipe, self.folder.artifacts
         with self._speed.paused():
-            info = save_adapter(self.trainer.model, artifacts / f"step-{self.step}", self.work.base, recipe)
+            info = save_trained(self.trainer.model, artifacts / f"step-{self.step}", self.work.base, recipe)
             # One more than are served: whoever serves them has an epoch's time to let go of the oldest.
             old = [path for path in checkpoints.folders(artifacts) if (checkpoints.step_of(path) or 0) <= self.step]
             for path in old[: -recipe.checkpoints.adapters - 1]:

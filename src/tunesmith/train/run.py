@@ -17,13 +17,13 @@ from tunesmith.data import dataset
 from tunesmith.data.examples import Example, as_json, num_tokens
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.errors import TrainingFailed
-from tunesmith.models.artifact import save_adapter
 from tunesmith.models.catalog import find_base
 from tunesmith.models.loader import load_base
 from tunesmith.recipes.auto import resolve
 from tunesmith.recipes.run import Recipe
 from tunesmith.runfolder import RunFolder
 from tunesmith.train import checkpoints, order
+from tunesmith.train.adapters import folder_name, save_trained
 from tunesmith.train.attempt import Attempt
 from tunesmith.train.method import Method, Work
 from tunesmith.train.tools import Tools
@@ -82,14 +82,15 @@ def _publish(attempt: Attempt, report: dict[str, Any]) -> dict[str, Any] | None:
     base, recipe = attempt.work.base, attempt.work.recipe
     if base.revision != attempt.made_from["base_revision"]:
         raise TrainingFailed(f"The files of {base.id} were changed while it was trained on.", hint="Start a new run.")
-    attempt.tools.emit("phase", phase="saving", message="Saving the adapter")
-    info = save_adapter(attempt.trainer.model, attempt.folder.artifacts / "adapter", base, recipe)
+    name = folder_name(recipe)
+    attempt.tools.emit("phase", phase="saving", message=f"Saving the {name}")
+    info = save_trained(attempt.trainer.model, attempt.folder.artifacts / name, base, recipe)
     return {
         "metrics": _metrics(attempt),
         "steps": attempt.total,
         "trained_tokens": attempt.measured.tokens_seen,
         "checkpoint": f"checkpoints/step-{attempt.total}",
-        "adapter": asdict(info) | {"path": "artifacts/adapter"},
+        "adapter": asdict(info) | {"path": f"artifacts/{name}"},
         "hyperparameters": recipe.method.model_dump(),
         "data": report,
     }
