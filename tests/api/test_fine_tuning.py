@@ -105,6 +105,7 @@ def test_a_file_that_is_missing_or_was_meant_for_something_else_is_refused(clien
         ({"extra_body": {"recipe": {"method": {"type": "magic"}}}}, "recipe.method.type"),
         ({"extra_body": {"recipe": {"adapter": {"type": "magic"}}}}, "recipe.adapter.type"),
         ({"extra_body": {"recipe": {"tracking": []}}}, "recipe.tracking"),
+        ({"extra_body": {"recipe": {"checkpoints": {"sync": "s3://mine/x"}}}}, "recipe.checkpoints.sync"),
         ({"suffix": "a:b"}, "suffix"),
         ({"metadata": {"key": "x" * 513}}, "metadata.key"),
     ],
@@ -127,11 +128,6 @@ def test_a_job_can_be_ordered_for_every_method_and_adapter_kind_of_the_tables(cl
     assert (job.to_dict()["recipe"]["method"]["type"], job.to_dict()["recipe"]["adapter"]["type"]) == (method, adapter)
 
 
-class Paired(SftMethod):
-    type: str = "dpo"
-    beta: float = 0.1
-
-
 class Rewarded(SftMethod):
     type: str = "grpo"
     grader: dict[str, Any]
@@ -144,19 +140,18 @@ def test_what_the_table_of_methods_gains_can_be_ordered(client, broken_file, mon
     """No line of the API changes; OpenAI's own model takes the echo."""
     dpo = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 2}}}
     rewarded = {"grader": CHECK, "response_format": {"type": "json_object"}, "hyperparameters": {"eval_interval": 5}}
-    for method in (dpo, {"type": "reinforcement", "reinforcement": rewarded}):
-        with pytest.raises(openai.BadRequestError, match="is not available on this server") as caught:
-            order(client, broken_file, validation_file=broken_file, method=method)
-        assert (caught.value.code, caught.value.param) == ("not_available", "method.type")
-    monkeypatch.setitem(METHODS, "dpo", Paired)
+    reinforcement = {"type": "reinforcement", "reinforcement": rewarded}
+    with pytest.raises(openai.BadRequestError, match="is not available on this server") as caught:
+        order(client, broken_file, validation_file=broken_file, method=reinforcement)
+    assert (caught.value.code, caught.value.param) == ("not_available", "method.type")
     monkeypatch.setitem(METHODS, "grpo", Rewarded)
     job = order(client, broken_file, method=dpo)
     numbers = job.method.dpo.hyperparameters
     assert (job.method.type, numbers.beta, numbers.n_epochs, numbers.batch_size) == ("dpo", 0.2, 2, "auto")
     with pytest.raises(openai.BadRequestError) as caught:
-        order(client, broken_file, method={"type": "reinforcement", "reinforcement": rewarded})
+        order(client, broken_file, method=reinforcement)
     assert caught.value.param == "validation_file"
-    job = order(client, broken_file, validation_file=broken_file, method={"type": "reinforcement", "reinforcement": rewarded})
+    job = order(client, broken_file, validation_file=broken_file, method=reinforcement)
     assert job.method.reinforcement.grader.to_dict() == CHECK
     assert job.method.reinforcement.hyperparameters.eval_interval == 5
     assert job.to_dict()["method"]["reinforcement"]["response_format"] == {"type": "json_object"}

@@ -8,12 +8,12 @@ from tunesmith.recipes.adapter import ADAPTERS
 from tunesmith.recipes.compute import ComputeRecipe
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
-from tunesmith.recipes.method import SftMethod
+from tunesmith.recipes.method import METHODS
 from tunesmith.recipes.run import CheckpointRecipe, Recipe
 
 DOCS = Path(__file__).parents[2] / "docs"
 PARTS: dict[str, tuple[Any, ...]] = {
-    "": (Recipe,), "data.": (DataRecipe,), "method.": (SftMethod,), "adapter.": tuple(ADAPTERS.values()),
+    "": (Recipe,), "data.": (DataRecipe,), "method.": tuple(METHODS.values()), "adapter.": tuple(ADAPTERS.values()),
     "evaluation.": (EvaluationRecipe,), "checkpoints.": (CheckpointRecipe,), "compute.": (ComputeRecipe,),
 }
 """A prefix -> the classes whose fields it has; where several have a field, the page tells the first one's default."""
@@ -39,7 +39,8 @@ def test_every_field_stands_in_the_page_and_the_page_names_no_other():
 def test_every_event_of_a_run_stands_in_the_page():
     page = (DOCS / "run-folder.md").read_text()
     source = "".join(
-        (Path(__file__).parents[2] / "src/tunesmith" / name).read_text() for name in ("worker.py", "train/run.py", "train/attempt.py")
+        (Path(__file__).parents[2] / "src/tunesmith" / name).read_text()
+        for name in ("worker.py", "train/run.py", "train/attempt.py")
     )
     kinds = set(re.findall(r'emit\(\s*"(\w+)"', source))
     assert kinds >= {"phase", "step", "eval", "checkpoint", "resumed", "error", "result"}

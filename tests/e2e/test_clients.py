@@ -28,7 +28,6 @@ except openai.BadRequestError as error:
 """
 """Says first which client it is, and of a refusal its code."""
 LATER = {
-    "dpo": "the method dpo comes with the issue on training methods",
     "rft": "reinforcement and python graders come with the issue on rewards",
 }
 
@@ -64,7 +63,7 @@ def run_script(served, name, version, *arguments):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("name", ["sft", "distillation", "batch", "evals"])
+@pytest.mark.parametrize("name", ["sft", "dpo", "distillation", "batch", "evals"])
 def test_a_script_for_openai_runs_unchanged(served, rows, name, version):
     done = run_script(served, name, version, *(rows if name == "sft" else ()))
     assert done.returncode == 0, done.stderr

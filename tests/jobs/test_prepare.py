@@ -7,7 +7,6 @@ import pytest
 from tunesmith.db.files import File
 from tunesmith.errors import InvalidData
 from tunesmith.jobs.prepare import Source, check
-from tunesmith.recipes.method import METHODS, SftMethod
 from tunesmith.recipes.run import parse
 from tunesmith.runfolder import RunFolder
 
@@ -69,18 +68,12 @@ def test_fewer_than_ten_examples_are_too_few_to_train_on_but_not_to_validate_wit
     assert fails(checked, ["7\n"], param="validation_file").code == "invalid_validation_file"
 
 
-def test_rows_of_another_methods_format_are_refused_until_that_method_is_asked(checked, monkeypatch):
+def test_rows_of_another_methods_format_are_refused_until_that_method_is_asked(checked):
     error = fails(checked, [PAIR] * 10)
     assert error.message == (
         "The job failed due to an invalid training file. Input file file-1 is in the fine-tune-preference format, but the "
         "specified fine-tuning job is not using 'dpo' as the training method (provided method=supervised)."
     )
-
-    class Paired(SftMethod):
-        type: str = "dpo"
-        formats = frozenset({"preference"})
-
-    monkeypatch.setitem(METHODS, "dpo", Paired)
     assert checked([PAIR] * 10, method={"type": "dpo"}) == 10
     assert "not using 'supervised'" in fails(checked, [GOOD] * 10, method={"type": "dpo"}).message
 

@@ -2,11 +2,19 @@
 
 import math
 
+from tunesmith.recipes.method import DpoMethod
 from tunesmith.recipes.run import Recipe
+
+RATES: dict[str, float] = {"dpo": 1 / 40, "kto": 1 / 40, "orpo": 1 / 4}
+"""Method -> its learning rate as a share of supervised fine-tuning's on the same base and adapter; 1 where it is not named.
+
+Source: the recipes of Hugging Face's alignment-handbook, in which the shares are the same for LoRA and for all weights: sft 2e-4
+and 2e-5, dpo 5e-6 and 5e-7, orpo 5e-6 for all weights. KTO's authors take dpo's (Ethayarajh et al. 2024, appendix C).
+"""
 
 
 def learning_rate(hidden_size: int) -> float:
-    """Peak LoRA learning rate by width: 5e-4 * (2000 / hidden_size) ** 0.781.
+    """Peak LoRA learning rate of supervised fine-tuning by width: 5e-4 * (2000 / hidden_size) ** 0.781.
 
     Source: the fit for Llama models in Schulman et al., "LoRA Without Regret" (2025), which is ten times their fit for all
     weights. Kept between 5e-5 and 5e-3, since the fit saw no width under 2,048.
@@ -35,10 +43,11 @@ def resolve(recipe: Recipe, *, hidden_size: int, num_rows: int, max_positions: i
     """The recipe with every open number of its method filled in; what stands there already stays."""
     method = recipe.method
     size = method.batch_size or batch_size(num_rows)
-    return recipe.model_copy(update={"method": method.model_copy(update={
+    beta = {"beta": method.beta or (2.0 if method.loss == "simpo" else 0.1)} if isinstance(method, DpoMethod) else {}
+    return recipe.model_copy(update={"method": method.model_copy(update=beta | {
         "epochs": method.epochs or epochs(num_rows),
         "batch_size": size,
         "micro_batch_size": method.micro_batch_size or size,
-        "learning_rate": method.learning_rate or learning_rate(hidden_size),
+        "learning_rate": method.learning_rate or learning_rate(hidden_size) * RATES.get(method.type, 1.0),
         "max_length": method.max_length or max_positions,
     })})

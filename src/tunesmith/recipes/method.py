@@ -6,7 +6,7 @@ function for each. Something new is a class here and a line in the table. What i
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -37,7 +37,7 @@ class Method(Part):
     micro_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Rows per forward pass, at most batch_size; None means batch_size."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Peak learning rate of AdamW; None chooses by the base's width."""
+    """Peak learning rate of AdamW; None chooses by the method and the base's width (`recipes/auto.py`, docs/methods.md)."""
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Factor on the learning rate, as in OpenAI's API."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -66,7 +66,78 @@ class SftMethod(Method):
     """The method."""
 
 
-METHODS: dict[str, type[Method]] = {"sft": SftMethod}
+class PairMethod(Method):
+    """The numbers of methods that learn from two answers to one prompt."""
+
+    formats: ClassVar[frozenset[str]] = frozenset({"preference"})
+    """Those that have a better and a worse answer."""
+
+
+class DpoMethod(PairMethod):
+    """Direct preference optimization (Rafailov et al. 2023) against the base, which is the reference."""
+
+    type: Literal["dpo"] = "dpo"
+    """The method."""
+    loss: Literal["sigmoid", "ipo", "simpo"] = "sigmoid"
+    """sigmoid is DPO's own; ipo (Azar et al. 2023) keeps from overfitting pairs that are certain; simpo (Meng et al. 2024) needs
+    no reference, so a step costs three quarters, and rewards no length."""
+    beta: Annotated[float, Field(gt=0, le=100)] | None = None
+    """How strongly the answers are held to the base. None means 0.1 (Rafailov et al. 2023, section 6; TRL's default for ipo too),
+    and 2.0 for simpo (Meng et al. 2024, table 8), where it scales the mean log-probability of a token."""
+    simpo_gamma: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Of simpo: by how much the chosen answer's reward shall be the higher; half of beta (ibid., section 4)."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Of sigmoid: the share of pairs that are believed to be the wrong way round, allowed for without bias (Chowdhury et al.
+    2024, TRL's loss `robust`)."""
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.loss != "simpo"
+
+    @model_validator(mode="after")
+    def _smooths_its_own_loss(self) -> "DpoMethod":
+        if self.label_smoothing and self.loss != "sigmoid":
+            raise ValueError(f"label_smoothing belongs to the loss sigmoid, not to {self.loss}")
+        return self
+
+
+class KtoMethod(Method):
+    """Kahneman-Tversky optimization (Ethayarajh et al. 2024): answers that were found good or bad, without pairs."""
+
+    formats: ClassVar[frozenset[str]] = frozenset({"kto"})
+    """Those that have an answer and a verdict on it."""
+
+    type: Literal["kto"] = "kto"
+    """The method."""
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """How strongly the answers are held to the base (ibid., section 4.2)."""
+    desirable_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Weight of a good answer's loss. Where good and bad ones are not equally many, choose the weights so that
+    weight times number is equal, up to a third more for the good ones (ibid., equation 9)."""
+    undesirable_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Weight of a bad answer's loss."""
+
+    @property
+    def needs_reference(self) -> bool:
+        return True
+
+    @model_validator(mode="after")
+    def _has_rows_to_mismatch(self) -> "KtoMethod":
+        if self.micro_batch_size == 1 or self.batch_size == 1:
+            raise ValueError("kto needs micro batches of two rows at least: each prompt also meets the answer of another row")
+        return self
+
+
+class OrpoMethod(PairMethod):
+    """Odds ratio preference optimization (Hong et al. 2024): learns the chosen answers and to prefer them, with no reference."""
+
+    type: Literal["orpo"] = "orpo"
+    """The method."""
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """Weight of the preference beside the supervised loss; lambda in the paper (ibid., section 5.2)."""
+
+
+METHODS: dict[str, type[Method]] = {"sft": SftMethod, "dpo": DpoMethod, "kto": KtoMethod, "orpo": OrpoMethod}
 """A recipe's `method.type` -> its fields. The first is the default."""
 
 

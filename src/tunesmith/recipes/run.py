@@ -83,7 +83,15 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _compares_without_noise(self) -> "Recipe":
+        if self.method.type != "sft" and isinstance(self.adapter, LoraAdapter) and self.adapter.dropout:
+            raise ValueError(f"adapter.dropout must be 0 for {self.method.type}, which compares answers: it is noise in both")
+        return self
+
+    @model_validator(mode="after")
     def _rehearses_known_skills(self) -> "Recipe":
+        if self.data.rehearsal and self.method.type != "sft":
+            raise ValueError(f"data.rehearsal makes answers to learn, which {self.method.type} does not take")
         if self.data.rehearsal and self.base != "tunesmith/tiny":
             raise ValueError("data.rehearsal knows the skills of tunesmith/tiny only; for another base, mix rows into the file")
         return self
