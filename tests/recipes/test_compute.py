@@ -30,6 +30,7 @@ def test_a_wrong_value_is_refused_by_its_path(field, value):
     [
         ({"optimizer": "paged_adamw_8bit"}, "lora", 0, "compute.optimizer"),
         ({"offload_activations": True}, "lora", 0, "compute.offload_activations"),
+        ({"offload_activations": True, "recompute": "none"}, "lora", 1, "compute.offload_activations"),
         ({"packing": True}, "prompt", 1, "compute.packing"),
         ({"packing": True}, "p_tuning", 0, "compute.packing"),
         ({"recompute": "all"}, "prefix", 1, "compute.recompute"),

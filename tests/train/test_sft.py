@@ -3,7 +3,7 @@
 import pytest
 from safetensors.torch import load_file
 
-from tunesmith.errors import Fenced, InvalidData, NotFound, TrainingFailed
+from tunesmith.errors import Fenced, InvalidData, InvalidRecipe, NotFound, TrainingFailed
 from tunesmith.models.artifact import read_adapter
 from tunesmith.train import sft
 from tunesmith.train.tools import Tools
@@ -153,6 +153,39 @@ def test_micro_batches_make_the_same_step(small, straight):
     run(whole_folder, whole)
     losses = [[step["loss"] for step in told.of("step")] for told in (recorder, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def losses(recorder):
+    return [step["loss"] for step in recorder.of("step")]
+
+
+def test_packed_padded_and_recomputed_steps_are_the_same_steps(small):
+    told = {}
+    for name, compute in {
+        "padded": {"packing": False}, "packed": {"packing": True, "packing_length": 256},
+        "recomputed": {"recompute": "all"}, "half": {"recompute": 2},
+    }.items():
+        told[name] = Recorder()
+        run(small(name, compute=compute, adapter={"dropout": 0.0}), told[name])
+    for name, recorder in told.items():
+        assert losses(recorder) == pytest.approx(losses(told["padded"]), rel=1e-4), name
+
+
+def test_moments_of_eight_bits_resume_exactly(small):
+    eight = {"compute": {"optimizer": "adamw_8bit"}, "adapter": {"rank": 32}}  # smaller tensors keep four bytes
+    whole, parts = (small(name, **eight) for name in ("whole", "parts"))
+    result = run(whole, Recorder())
+    assert run(parts, Recorder(stop_after=3)) is None
+    assert run(parts, Recorder()) == result
+    saved = load_file(whole.checkpoints / "step-6" / "optimizer.safetensors")
+    assert {str(value.dtype) for name, value in saved.items() if name.endswith("|state1")} == {"torch.uint8"}
+
+
+def test_what_the_machine_cannot_do_is_refused_before_the_base_is_loaded(small):
+    recorder = Recorder()
+    with pytest.raises(InvalidRecipe, match="no GPU here"):
+        run(small(compute={"optimizer": "paged_adamw_8bit"}), recorder)
+    assert [event["phase"] for event in recorder.of("phase")] == ["data", "loading"]
 
 
 def test_qlora_trains_in_float32_and_resumes_exactly(small):

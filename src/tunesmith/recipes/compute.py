@@ -31,7 +31,8 @@ class ComputeRecipe(Part):
     """AdamW with moments of 4 bytes each, or of 1 byte (Dettmers et al. 2022; -20 % memory when all weights train, torchtune's
     ablation, little for LoRA); paged moves them to the host when the GPU is full. A LoRA's moments are small: 4 bytes."""
     offload_activations: bool = False
-    """Activations wait for the backward pass in the host's memory: 5 % less of the GPU's (torchtune's ablation), and slower."""
+    """What recomputing needs waits for it in the host's memory: 5 % less of the GPU's (torchtune's ablation), and slower. With
+    `recompute` left open all layers are recomputed."""
     processes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processes that share each step's rows on this machine, one for each GPU, by accelerate; the step stays the same."""
 
@@ -56,6 +57,11 @@ def refuse(compute: ComputeRecipe, *, adapter: str, num_gpus: int) -> None:
         raise InvalidRecipe(
             "compute.offload_activations: there is no GPU here whose memory it would spare.",
             hint="Set compute.recompute, which works on a CPU too.", param="compute.offload_activations",
+        )
+    if compute.offload_activations and compute.recompute == "none":
+        raise InvalidRecipe(
+            "compute.offload_activations: what waits is what recomputing needs, and compute.recompute is none.",
+            hint="Leave compute.recompute out, or set it to all.", param="compute.offload_activations",
         )
     if 0 < num_gpus < compute.processes:
         raise InvalidRecipe(

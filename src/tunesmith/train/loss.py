@@ -11,7 +11,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tunesmith.data.chat_template import EncodedRow
-from tunesmith.train.method import Batch
+from tunesmith.train.head import chosen, counts_hidden_states
+from tunesmith.train.method import Batch, Model
 
 IGNORED = -100
 """Label of a token whose prediction the loss does not count."""
@@ -37,20 +38,64 @@ def collate(rows: Sequence[EncodedRow], pad_id: int) -> Batch:
     return {"input_ids": ids_BT, "labels": labels_BT}
 
 
-def token_loss(model: torch.nn.Module, batch: Batch, *, fused_head: bool) -> TokenLoss:
-    """The loss of a batch. `fused_head` uses TRL's head, which never holds all logits: for a GPU and a wide vocabulary.
+class Scored(NamedTuple):
+    """The tokens of a batch that train, one after another."""
 
-    On a CPU that head scores every position, so there only the columns with tokens that train are asked for.
+    logps_N: torch.Tensor
+    """Log-probability of each after the tokens before it, in nats, with its graph."""
+    right_N: torch.Tensor
+    """Is it the likeliest?"""
+    owners_N: torch.Tensor
+    """The number of its row."""
+
+
+def score(model: Model, batch: Batch, *, fused_head: bool) -> Scored:
+    """`batch` as `collate`, `packing.pack` or `packing.pack_pairs` makes it; no logits are held but those of a slice of tokens.
+
+    `fused_head` uses TRL's head, written for GPUs. On a CPU that head scores every position, and here only those that train.
     """
-    labels_BT = batch["labels"]
-    if fused_head:
-        scored = model(**batch, fused_lm_head=True, use_cache=False)
-        return TokenLoss(-scored.log_probs.sum(), scored.is_top1.sum(), scored.label_mask.sum())
-    trained_BT = labels_BT != IGNORED
-    columns_K = trained_BT.any(0).nonzero()[:, 0]
+    given = {name: batch[name] for name in ("input_ids", "position_ids", "documents") if name in batch}
+    if fused_head and "sources" not in batch:
+        found = model(**given, labels=batch["labels"], fused_lm_head=True, use_cache=False)
+        rows_N, places_N = found.label_mask.nonzero(as_tuple=True)
+        owners_N = _owners(batch, rows_N, places_N + 1)
+        return Scored(found.log_probs[rows_N, places_N], found.is_top1[rows_N, places_N], owners_N)
+    rows_N, sources_N, targets_N, owners_N = _wanted(batch)
+    if counts_hidden_states(model):
+        found = model(**given, logits_to_keep=1, output_hidden_states=[-1], use_cache=False)
+        return Scored(*chosen(model, found.hidden_states[-1][rows_N, sources_N], targets_N), owners_N)
     # As indices and not as a number of last columns: that would be a strided view, for which torch multiplies row by row.
-    logits_BKV = model(input_ids=batch["input_ids"], logits_to_keep=columns_K - 1, use_cache=False).logits
-    chosen_BK = trained_BT[:, columns_K]
-    logits_NV, targets_N = logits_BKV[chosen_BK].float(), labels_BT[:, columns_K][chosen_BK]
-    num_right = (logits_NV.detach().argmax(-1) == targets_N).sum()
-    return TokenLoss(cross_entropy(logits_NV, targets_N, reduction="sum"), num_right, chosen_BK.sum())
+    columns_K, at_N = sources_N.unique(return_inverse=True)
+    logits_NV = model(**given, logits_to_keep=columns_K, use_cache=False).logits[rows_N, at_N].float()
+    right_N = logits_NV.detach().argmax(-1) == targets_N
+    return Scored(-cross_entropy(logits_NV, targets_N, reduction="none"), right_N, owners_N)
+
+
+def _wanted(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each token that trains: its line, the place whose hidden state foretells it, its id and its row; all [N]."""
+    if "sources" in batch:
+        sources_N = batch["sources"]
+        return torch.zeros_like(sources_N), sources_N, batch["targets"], batch["owners"]
+    labels_BT = batch["labels"]
+    rows_N, places_N = (labels_BT != IGNORED).nonzero(as_tuple=True)
+    return rows_N, places_N - 1, labels_BT[rows_N, places_N], _owners(batch, rows_N, places_N)
+
+
+def _owners(batch: Batch, rows_N: torch.Tensor, places_N: torch.Tensor) -> torch.Tensor:
+    if "documents" not in batch:
+        return rows_N
+    lengths_D = batch["documents"].sum(1)
+    return torch.arange(len(lengths_D), device=lengths_D.device).repeat_interleave(lengths_D)[places_N]
+
+
+def num_rows(batch: Batch) -> int:
+    """Rows of a batch, however they lie."""
+    if "sources" in batch:
+        return 2 * len(batch["documents"])
+    return len(batch["documents"] if "documents" in batch else batch["input_ids"])
+
+
+def token_loss(model: Model, batch: Batch, *, fused_head: bool) -> TokenLoss:
+    """The loss of a batch; see `score`."""
+    found = score(model, batch, fused_head=fused_head)
+    return TokenLoss(-found.logps_N.sum(), found.right_N.sum(), torch.tensor(len(found.logps_N)))

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from tunesmith.data.examples import Example
+from tunesmith.data.examples import Example, num_tokens
 from tunesmith.models.catalog import Base
 from tunesmith.recipes.run import Recipe
 
@@ -32,6 +32,8 @@ class Work:
     scratch: str
     """A folder that exists; the trainer wants one, and nothing is written to it."""
     device: str
+    packs: bool = False
+    """Rows of a step stand in lines without padding (`Method.pack`)."""
 
     @property
     def fused_head(self) -> bool:
@@ -71,3 +73,7 @@ class Method:
     """Of what a step's loss is the mean: tokens that train, pairs, answers."""
     loss: Callable[[Model, Batch, Work], Loss]
     """The loss of a micro-batch. Draws no random number but dropout's."""
+    pack: Callable[[Sequence[Any], int], Batch] | None = None
+    """The same as `collate`, in one line without padding (packing.py); None where the method cannot."""
+    num_packed: Callable[[Any], int] = num_tokens
+    """Tokens of an example in such a line."""

@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -16,16 +16,17 @@ import torch
 from tunesmith.data import dataset
 from tunesmith.data.examples import Example, as_json, num_tokens
 from tunesmith.data.tokenizer import load_tokenizer
-from tunesmith.errors import TrainingFailed
+from tunesmith.errors import InvalidRecipe, TrainingFailed
 from tunesmith.models.catalog import find_base
 from tunesmith.models.loader import load_base
 from tunesmith.recipes.auto import resolve
+from tunesmith.recipes.compute import PROMPT_KINDS, refuse
 from tunesmith.recipes.run import Recipe
 from tunesmith.runfolder import RunFolder
-from tunesmith.train import checkpoints, order
+from tunesmith.train import checkpoints, order, packing
 from tunesmith.train.adapters import folder_name, save_trained
 from tunesmith.train.attempt import Attempt
-from tunesmith.train.method import Method, Work
+from tunesmith.train.method import Method, Model, Work
 from tunesmith.train.tools import Tools
 
 
@@ -52,16 +53,34 @@ def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> di
 
     tools.emit("phase", phase="loading", message=f"Loading {base.id} ({recipe.quantization})")
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    refuse(recipe.compute, adapter=recipe.adapter.type, num_gpus=torch.cuda.device_count())
     model = load_base(base, recipe.quantization, dtype=torch.float32 if device == "cpu" else torch.bfloat16, device=device)
     num_fresh = data.rehearsal_per_epoch * math.ceil(recipe.method.epochs or 1)
     rows: Sequence[Example] = [*data.train, *dataset.rehearse(tokenizer, num_fresh, recipe.seed)]
     steps = _plan(recipe, rows, data.rehearsal_per_epoch)
     work = Work(recipe, base, rows, len(data.train) + data.rehearsal_per_epoch, steps, str(folder.checkpoints), device)
+    work = replace(work, packs=_packs(work, method, model, tools))
     attempt = Attempt(work, method, data.held_out, folder, tools, made_from, start)
     attempt.trainer = method.trainer(model, tokenizer, work, method, start, attempt.at_step)
     if not attempt.train():
         return None
     return _publish(attempt, data.report)
+
+
+def _packs(work: Work, method: Method, model: Model, tools: Tools) -> bool:
+    """Do the rows of a step stand in lines without padding? Where they cannot, rows of like length share a batch."""
+    wanted = work.recipe.compute.packing
+    if wanted is False or work.recipe.adapter.type in PROMPT_KINDS:
+        return False
+    if method.pack is not None and packing.set_up(model):
+        return True
+    if method.pack is None and not wanted:
+        return False
+    reason = f"{work.base.id} with {work.recipe.method.type} cannot keep rows in one line apart"
+    if wanted:
+        raise InvalidRecipe(f"compute.packing: {reason}.", hint="Leave compute.packing out.", param="compute.packing")
+    tools.emit("warning", message=f"Rows are padded and not packed: {reason}.")
+    return False
 
 
 def _digest(rows: Sequence[Example]) -> str:

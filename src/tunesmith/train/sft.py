@@ -10,6 +10,7 @@ from tunesmith.recipes.run import Recipe
 from tunesmith.runfolder import RunFolder
 from tunesmith.train.loss import IGNORED, collate, token_loss
 from tunesmith.train.method import Batch, Loss, Method, Model, Share, Work
+from tunesmith.train.packing import pack
 from tunesmith.train.run import train
 from tunesmith.train.tools import Tools
 from tunesmith.train.trainer import Exact
@@ -45,7 +46,7 @@ def loss(model: Model, batch: Batch, work: Work) -> Loss:
     return Loss(found.nll_sum, found.num_tokens, {"token_accuracy": Share(found.num_right, found.num_tokens)})
 
 
-METHOD = Method(SftTrainer, arguments, sample, collate, num_terms, loss)
+METHOD = Method(SftTrainer, arguments, sample, collate, num_terms, loss, pack)
 
 
 def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | None:

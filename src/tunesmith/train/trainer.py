@@ -12,10 +12,14 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from tunesmith.train import order, rng, schedule
+from tunesmith.train import rng, schedule
 from tunesmith.train.adapters import begin, peft_config
+from tunesmith.train.batches import micro_batches
 from tunesmith.train.checkpoints import Checkpoint, Tensors
 from tunesmith.train.method import Method, Model, Work
+
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+"""A recipe's `compute.optimizer` -> the Trainer's name for it."""
 
 
 class StepDone(NamedTuple):
@@ -48,7 +52,7 @@ class Exact(Trainer):  # type: ignore[misc]
         super().__init__(
             model=model,
             args=method.arguments(common_arguments(work, start.step if start else 0), work),
-            data_collator=lambda rows: method.collate(rows, self.pad_id),
+            data_collator=lambda rows: rows,
             train_dataset=method.sample(work.rows[0]),
             processing_class=tokenizer,
             peft_config=peft_config(work.recipe, work.base),
@@ -76,7 +80,7 @@ class Exact(Trainer):  # type: ignore[misc]
         """The adapter and the moments, by parameter name."""
         moments: Tensors = {}
         for name, parameter in self._trained():
-            moments |= {f"{name}|{kind}": value for kind, value in self.optimizer.state[parameter].items()}
+            moments |= {f"{name}|{kind}": _as_kept(kind, value) for kind, value in self.optimizer.state[parameter].items()}
         return {"adapter": {name: parameter.data for name, parameter in self._trained()}, "optimizer": moments}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -85,9 +89,7 @@ class Exact(Trainer):  # type: ignore[misc]
             moments = self._start.tensors["optimizer"]
             for name, parameter in self._trained():
                 own = {key.split("|")[1]: value for key, value in moments.items() if key.split("|")[0] == name}
-                optimizer.state[parameter] = {
-                    kind: value if value.ndim == 0 else value.to(parameter.device) for kind, value in own.items()
-                }
+                optimizer.state[parameter] = {kind: _put_back(kind, value, parameter, optimizer) for kind, value in own.items()}
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -102,31 +104,33 @@ class Exact(Trainer):  # type: ignore[misc]
     # -- one step -----------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        micro = self.args.per_device_train_batch_size
-        batches = [piece for step in self._work.steps[self._first_step :] for piece in order.micro_batches(step, micro)]
+        """What the loader gives is a whole step: its micro-batches, of which one may have more than another."""
         # Its own generator: the loader would otherwise draw from the global one, and a resumed run would differ.
         return DataLoader(
-            self._work.rows,  # type: ignore[arg-type]
-            batch_sampler=batches,
-            collate_fn=self.data_collator,
+            self._work.steps[self._first_step :],  # type: ignore[arg-type]
+            batch_size=None,
+            collate_fn=lambda step: micro_batches(step, self._work, self._method, self.pad_id),
             generator=torch.Generator(),
         )
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        batches = [next(epoch_iterator) for _ in range(num_batches)]
+        batches = next(epoch_iterator)
         self._sums = {}
-        return batches, sum(self._method.num_terms(batch) for batch in batches)
+        return [batches], sum(self._method.num_terms(batch) for batch in batches)
 
     def training_step(self, model: Model, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """As the trainer's, without walking over all modules to tell them that this is training: a twentieth of a small step."""
         if self._rng is not None:
             rng.restore(self._rng)
             self._rng = None
-        inputs = self._prepare_inputs(inputs)
-        with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        self.accelerator.backward(loss)
-        return loss.detach()
+        losses = []
+        for batch in inputs:
+            batch = self._prepare_inputs(batch)
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
+            self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
     def compute_loss(self, model: Model, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         found = self._method.loss(model, inputs, self._work)
@@ -151,28 +155,47 @@ class Exact(Trainer):  # type: ignore[misc]
             self.control.should_training_stop = True
 
 
+def _as_kept(kind: str, value: torch.Tensor | int) -> torch.Tensor:
+    """One part of a parameter's moments as a checkpoint holds it. All parameters share the code books of 8-bit moments (`qmap1`,
+    `qmap2`: 1 KiB), and safetensors wants each tensor to have memory of its own."""
+    value = torch.as_tensor(value)
+    return value.clone() if kind.startswith("qmap") else value
+
+
+def _put_back(kind: str, value: torch.Tensor, parameter: torch.Tensor, optimizer: torch.optim.Optimizer) -> torch.Tensor | int:
+    """One part of a parameter's moments, where and as its optimizer keeps it: bitsandbytes counts steps by a plain number."""
+    if kind == "step" and not isinstance(optimizer, torch.optim.AdamW):
+        return int(value)
+    return value if value.ndim == 0 else value.to(parameter.device)
+
+
 def common_arguments(work: Work, first_step: int) -> dict[str, Any]:
     """What every configuration of TRL's takes; each choice is said aloud, for TRL's defaults are bfloat16 and checkpointing."""
     method = work.recipe.method
-    size = len(work.steps[0])
-    micro = min(method.micro_batch_size or size, size)
+    compute, size = work.recipe.compute, len(work.steps[0])
+    recompute = compute.recompute or ("all" if compute.offload_activations else "none")
     on_gpu = work.device != "cpu"
     return dict(
         output_dir=work.scratch,
         max_steps=max(1, len(work.steps) - first_step),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=-(-size // micro),
+        per_device_train_batch_size=min(method.micro_batch_size or size, size),
+        gradient_accumulation_steps=1,
         learning_rate=(method.learning_rate or 0.0) * method.learning_rate_multiplier,
         weight_decay=method.weight_decay,
         adam_beta2=method.adam_beta2,
         max_grad_norm=method.max_grad_norm,
-        optim="adamw_torch_fused",
+        optim=OPTIMIZERS[compute.optimizer],
         seed=work.recipe.seed,
         data_seed=work.recipe.seed,
         use_cpu=not on_gpu,
         bf16=on_gpu,
         fp16=False,
-        activation_checkpointing=False,
+        activation_checkpointing=recompute != "none",
+        activation_checkpointing_kwargs={
+            "every_n_layers": recompute if isinstance(recompute, int) else 1,
+            "offload": compute.offload_activations,
+            "use_reentrant": False,
+        },
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         average_tokens_across_devices=False,
