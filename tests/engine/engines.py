@@ -72,6 +72,8 @@ def save_peft(base: Base, config: Any, folder: Path, seed: int = 1) -> AdapterIn
     for name, parameter in model.named_parameters():
         if "prompt_encoder" in name:
             parameter.data.normal_(std=0.5)
+        if "magnitude" in name:
+            parameter.data *= 0.5 + torch.rand_like(parameter)
     recipe = Recipe.model_validate({"base": base.id, "quantization": "none", "data": {"train": "none.jsonl"}})
     return save_adapter(model, folder, base, recipe)
 

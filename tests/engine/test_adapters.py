@@ -36,6 +36,8 @@ LORAS: dict[str, dict[str, object]] = {
     "rslora": {"use_rslora": True},
     "rslora-patterns": {"use_rslora": True, "rank_pattern": {"up_proj": 9}},
     "two-targets": {"target_modules": ["q_proj", "up_proj"]},
+    "dora": {"use_dora": True},
+    "dora-patterns": {"use_dora": True, "target_modules": ["q_proj", "o_proj"], "alpha_pattern": {"q_proj": 20}},
     "head": {"target_modules": ["o_proj", "lm_head"]},
 }
 SOFT: dict[str, PeftConfig] = {

@@ -97,6 +97,7 @@ def told_again(info: AdapterInfo) -> None:
 KINDS = {
     "lora": {"rank": 4},
     "rslora": {"rank": 4, "use_rslora": True},
+    "dora": {"rank": 4, "use_dora": True},
     "prompt": {"type": "prompt", "num_virtual_tokens": 5},
     "p_tuning": {"type": "p_tuning", "num_virtual_tokens": 5},
     "prefix": {"type": "prefix", "num_virtual_tokens": 5},
@@ -104,7 +105,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_adapter_is_served_as_it_was_trained(kind: str, small_base: Base, plain_engine: Ask, tmp_path: Path) -> None:
+def test_every_kind_of_adapter_is_served_as_it_was_trained(
+    kind: str, small_base: Base, plain_engine: Ask, tmp_path: Path
+) -> None:
     found = checked(small_base, *trained(small_base, tmp_path, KINDS[kind]), plain_engine)
     assert found.conversations == COUNT
     assert found.prompts == COUNT
@@ -113,8 +116,11 @@ def test_every_kind_of_adapter_is_served_as_it_was_trained(kind: str, small_base
     assert 0 < found.worst < 1e-4
 
 
-def test_an_adapter_on_an_nf4_base_is_proven_on_an_nf4_base(small_base: Base, nf4_engine: Ask, tmp_path: Path) -> None:
-    assert checked(small_base, *trained(small_base, tmp_path, {"rank": 4}, "nf4"), nf4_engine).worst < 1e-4
+@pytest.mark.parametrize("kind", ["lora", "dora", "prefix"])
+def test_an_adapter_on_an_nf4_base_is_proven_on_an_nf4_base(
+    kind: str, small_base: Base, nf4_engine: Ask, tmp_path: Path
+) -> None:
+    assert checked(small_base, *trained(small_base, tmp_path, KINDS[kind], "nf4"), nf4_engine).worst < 1e-4
 
 
 def test_one_tensor_that_was_saved_otherwise_is_named(small_base: Base, plain_engine: Ask, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Adapters on one frozen model, loaded and dropped while it runs, mixed in one batch. Knows no requests.
 
-A LoRA's update of a layer, B(A(x)) * scaling, is computed for the tokens of the step that use it; tokens of the base are not
-touched. Adapters are told apart by serial numbers, which are never used again, so a name that is loaded anew cannot meet an
-older adapter's rows. A soft prompt is keys and values, computed when it is loaded.
+A LoRA's update of a layer, B(A(x)) * scaling, is computed for the tokens of the step that use it (a DoRA's with a gain on the
+layer's own output, `dora.py`); tokens of the base are not touched. Adapters are told apart by serial numbers, which are never
+used again, so a name that is loaded anew cannot meet an older adapter's rows. A soft prompt is keys and values, computed when it
+is loaded.
 """
 
 from collections import defaultdict
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from tunesmith.engine.batch import Group
 from tunesmith.engine.cache import Pairs
+from tunesmith.engine.dora import Frozen, Gain, gain
 from tunesmith.errors import InvalidRequest
 from tunesmith.models.artifact import WEIGHTS, AdapterInfo
 
@@ -36,7 +38,9 @@ class Update(NamedTuple):
     a: torch.Tensor
     """[in, rank]"""
     b: torch.Tensor
-    """[rank, out], scaling included"""
+    """[rank, out], scaling and gain included"""
+    gain: Gain | None = None
+    """Of a DoRA: what becomes of the layer's own output."""
 
 
 class Part(NamedTuple):
@@ -47,6 +51,7 @@ class Part(NamedTuple):
     b: torch.Tensor
     """[out, rank]"""
     scaling: float
+    gain: Gain | None = None
 
 
 class Grouping:
@@ -70,20 +75,27 @@ class Lora:
         self._out_features = out_features
         self.updates: dict[int, Update] = {}
         self._dense: tuple[list[Group], Update, torch.Tensor] | None = None
+        self._num_gains = 0
 
     def add(self, serial: int, parts: list[tuple[int, Part]]) -> None:
         """`parts` are the adapter's tensors, each with the first of the outputs that it changes."""
         rank = sum(len(part.a) for _, part in parts)
         a = torch.cat([part.a for _, part in parts]).t().contiguous()
         b = a.new_zeros(rank, self._out_features)
+        whole = Gain(a.new_ones(self._out_features), a.new_zeros(self._out_features))
         row = 0
         for first, part in parts:
-            b[row : row + len(part.a), first : first + len(part.b)] = part.b.t() * part.scaling
+            end = first + len(part.b)
+            if part.gain is not None:
+                whole.scale_O[first:end], whole.shift_O[first:end] = part.gain
+            b[row : row + len(part.a), first:end] = part.b.t() * part.scaling * whole.scale_O[first:end]
             row += len(part.a)
-        self.updates[serial] = Update(a, b)
+        self.updates[serial] = Update(a, b, whole if any(part.gain is not None for _, part in parts) else None)
+        self._num_gains += self.updates[serial].gain is not None
 
     def remove(self, serial: int) -> None:
-        self.updates.pop(serial, None)
+        update = self.updates.pop(serial, None)
+        self._num_gains -= update is not None and update.gain is not None
         self._dense = None
 
     def apply(self, y_NO: torch.Tensor, x_NI: torch.Tensor) -> torch.Tensor:
@@ -92,11 +104,13 @@ class Lora:
         if not groups or not self.updates:
             return y_NO
         tokens = self._grouping.num_tokens
-        if len(groups) > 1 and tokens <= DENSE_TOKENS and tokens * len(groups) <= DENSE_CELLS:
-            (a, b), mask = self._all(groups)
+        if len(groups) > 1 and not self._num_gains and tokens <= DENSE_TOKENS and tokens * len(groups) <= DENSE_CELLS:
+            (a, b, _), mask = self._all(groups)
             return y_NO.addmm_((x_NI @ a).mul_(mask), b)
         for serial, first, end in groups:
             if update := self.updates.get(serial):
+                if update.gain is not None:
+                    y_NO[first:end].mul_(update.gain.scale_O).add_(update.gain.shift_O)
                 y_NO[first:end].addmm_(x_NI[first:end] @ update.a, update.b)
         return y_NO
 
@@ -104,7 +118,10 @@ class Lora:
         """The same for [rows, columns, features], in the adapter's own dtype, as training has it."""
         for serial, rows in self._grouping.rows:
             if update := self.updates.get(serial):
-                change = (x[rows].to(update.a.dtype) @ update.a @ update.b).to(y.dtype)
+                change = x[rows].to(update.a.dtype) @ update.a @ update.b
+                if update.gain is not None:
+                    change += y[rows] * (update.gain.scale_O - 1) + update.gain.shift_O
+                change = change.to(y.dtype)
                 if isinstance(rows, slice):
                     y[rows] += change
                 else:
@@ -135,6 +152,8 @@ class Target(NamedTuple):
     """The first of its outputs in a fused layer."""
     shape: tuple[int, int]
     """out, in"""
+    frozen: Callable[[], Frozen]
+    """The base's own numbers of it, outputs as they are computed."""
     order: torch.Tensor | None = None
     """[out] in which order the outputs are computed; None as they are stored."""
 
@@ -167,13 +186,11 @@ class Adapters:
     def add(self, info: AdapterInfo) -> int:
         """Puts an adapter on the model; its serial number. Raises InvalidRequest when it was not made for this base."""
         self._check(info)
-        if info.kind == "dora":
-            raise _unfit(info, "is a DoRA, which is not served here yet", "Export it merged into its base (docs/export.md).")
         tensors = load_file(Path(info.path) / WEIGHTS, device=str(self._device))
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise _unfit(info, "has weights that are not finite", "Train it again.")
         serial = self._next
-        if info.kind == "lora":
+        if info.kind in ("lora", "dora"):
             self._loras[serial] = self._add_lora(serial, tensors, info)
         else:
             self._soft_prompts[serial] = self._soften(info, tensors["prompt_embeddings"])
@@ -191,14 +208,14 @@ class Adapters:
             layer, _, rest = name.removeprefix(PREFIX).partition(".lora_")
             halves[layer][rest.partition(".")[0]] = tensor
         own = dict(info.scalings)
+        wanted_tensors = {"A", "B", "magnitude_vector"} if info.kind == "dora" else {"A", "B"}
         wanted: dict[Lora, list[tuple[int, Part]]] = {}
         for name, half in halves.items():
             target = self._find(name)
-            if target is None or set(half) != {"A", "B"} or (len(half["B"]), half["A"].shape[1]) != target.shape:
+            if target is None or set(half) != wanted_tensors or (len(half["B"]), half["A"].shape[1]) != target.shape:
                 raise _unfit(info, f"adapts {name}, which the base does not have as a linear layer of that size",
                              "Serve the base that it was trained on.")
-            b = half["B"] if target.order is None else half["B"][target.order]
-            part = Part(half["A"], b, own.get(name, info.scaling))
+            part = _part(target, half, own.get(name, info.scaling))
             wanted.setdefault(target.lora, []).append((target.first, part))
         for lora, parts in wanted.items():
             lora.add(serial, parts)
@@ -211,6 +228,14 @@ class Adapters:
         if info.quantization != self._quantization:
             raise _unfit(info, f"was trained on {info.quantization}, and this engine serves {self._quantization}",
                          "An adapter is served on the precision that it was trained on.")
+
+
+def _part(target: Target, tensors: Mapping[str, torch.Tensor], scaling: float) -> Part:
+    """Outputs in the order in which they are computed."""
+    a, b, magnitude = tensors["A"], tensors["B"], tensors.get("magnitude_vector")
+    if target.order is not None:
+        b, magnitude = b[target.order], None if magnitude is None else magnitude[target.order]
+    return Part(a, b, scaling, None if magnitude is None else gain(target.frozen(), a, b, scaling, magnitude))
 
 
 def _unfit(info: AdapterInfo, reason: str, hint: str) -> InvalidRequest:

@@ -16,6 +16,7 @@ from torch.nn.functional import embedding, scaled_dot_product_attention
 from tunesmith.engine.adapters import Grouping, Lora, Target
 from tunesmith.engine.batch import Batch, Group, visible
 from tunesmith.engine.cache import RowCache
+from tunesmith.engine.dora import frozen_rows
 from tunesmith.engine.int8 import int8_weight
 from tunesmith.engine.matmul import Weight, fastest
 
@@ -62,11 +63,14 @@ class Linears:
             biases = [self._weights.get(f"{name}.bias", zero) for name, zero in zip(names, zeros, strict=True)]
             bias_O = torch.cat([ordered(name, bias) for name, bias in zip(names, biases, strict=True)])
         lora = Lora(self.grouping, len(whole))
+        weight = int8_weight(whole) if self._quantize == "int8" else fastest(whole)
         first = 0
         for name, part in zip(names, parts, strict=True):
-            self.targets[name] = Target(lora, first, (len(part), part.shape[1]), kept.get(name))
+            shape = (len(part), part.shape[1])
+            frozen = frozen_rows(weight, bias_O, slice(first, first + len(part)), shape)
+            self.targets[name] = Target(lora, first, shape, frozen, kept.get(name))
             first += len(part)
-        return Linear(int8_weight(whole) if self._quantize == "int8" else fastest(whole), bias_O, lora)
+        return Linear(weight, bias_O, lora)
 
 
 @dataclass(frozen=True)

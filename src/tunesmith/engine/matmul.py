@@ -38,6 +38,13 @@ class Transposed:
         return x_NI @ self.weight_IO
 
 
+def matrix(weight: Weight, width: int) -> torch.Tensor:
+    """[out, in] of any weight; one that does not keep it is read by multiplying by one."""
+    if isinstance(weight, Plain):
+        return weight.weight_OI
+    return weight.weight_IO.t() if isinstance(weight, Transposed) else weight(torch.eye(width)).t()
+
+
 def fastest(weight_OI: torch.Tensor) -> Weight:
     """The faster one; layers of one shape share the measurement."""
     key = (*weight_OI.shape, torch.get_num_threads(), weight_OI.dtype, weight_OI.device.type)

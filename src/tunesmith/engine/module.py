@@ -4,6 +4,7 @@ One that needs more (recurrent states, positions in the mask) is found out by `f
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from tunesmith.engine.adapters import Grouping, Lora, Target
 from tunesmith.engine.batch import Batch, Row, visible
 from tunesmith.engine.cache import RowCache
+from tunesmith.engine.dora import frozen_module
 from tunesmith.engine.parity import Reference, difference
 
 MASK_KINDS = {"full_attention", "sliding_attention"}
@@ -96,13 +98,13 @@ def wrapped(module: torch.nn.Module, name: str, grouping: Grouping) -> Target | 
     except AttributeError:
         return None
     if isinstance(layer, LoraLayer):
-        return Target(layer.lora, 0, (layer.base.out_features, layer.base.in_features))
+        return Target(layer.lora, 0, (layer.base.out_features, layer.base.in_features), partial(frozen_module, layer.base))
     shape = (getattr(layer, "out_features", None), getattr(layer, "in_features", None))
     if shape[0] is None or shape[1] is None:
         return None
     wrapper = LoraLayer(layer, Lora(grouping, shape[0]))
     parent.register_module(leaf, wrapper)
-    return Target(wrapper.lora, 0, shape)
+    return Target(wrapper.lora, 0, shape, partial(frozen_module, layer))
 
 
 class Module:
