@@ -139,8 +139,9 @@ def load(path: Path) -> Recipe:
 
 
 def _absolute(data: DataRecipe, folder: Path) -> DataRecipe:
-    validation = None if data.validation is None else str(folder / data.validation)
-    return data.model_copy(update={"train": str(folder / data.train), "validation": validation})
+    named = {"train": data.train, "validation": data.validation}
+    local = {name: str(folder / value) for name, value in named.items() if value is not None and not value.startswith("hub:")}
+    return data.model_copy(update=local)
 
 
 def merge(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
