@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback, as far as huggingface_hub asks one for a model: listing, HEAD and GET with ranges, redirects.
+"""A Hugging Face hub on loopback, as far as huggingface_hub asks one: listing, HEAD and GET with ranges, redirects.
 
 Every request is kept in `requests`. Large files (safetensors) are answered with a redirect to "another host", as the hub does:
 the same port under the name `localhost`, so that a client which sends its token there is found out.
@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?")
-RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+API = re.compile(r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/revision/(.+))?")
+RESOLVE = re.compile(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
 class Request(NamedTuple):
@@ -26,7 +26,7 @@ class Request(NamedTuple):
 
 @dataclass
 class Repo:
-    """One model at one commit; `main` stands for it."""
+    """One model or dataset at one commit; `main` stands for it."""
 
     files: dict[str, bytes]
     commit: str = "a" * 40
@@ -36,6 +36,8 @@ class Repo:
     """Status for who does not."""
     corrupt: set[str] = field(default_factory=set)
     """Files that are sent with one byte changed."""
+    branches: dict[str, "Repo"] = field(default_factory=dict)
+    """Other branches, by name; each has a commit of its own."""
     stall: dict[str, int] = field(default_factory=dict)
     """File -> bytes after which the first answer stops until the server's `go_on` is set."""
 
@@ -94,7 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.hub.requests.append(Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
         path = unquote(urlsplit(self.path).path)
         if path.startswith("/storage/"):
-            return self._content(*path.removeprefix("/storage/").split("//"))
+            name, _, file = path.removeprefix("/storage/").partition("//")
+            return self._content(self.server.hub.repos[name], file)
         if match := API.fullmatch(path):
             return self._listing(match[1], match[2] or "main")
         if match := RESOLVE.fullmatch(path):
@@ -123,10 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.server.hub.repos.get(name)
         if repo is None:
             self._refuse(404, "RepoNotFound")
-        elif revision not in {"main", repo.commit}:
-            self._refuse(404, "RevisionNotFound")
         else:
-            return repo
+            there = {**repo.branches, "main": repo} | {each.commit: each for each in [repo, *repo.branches.values()]}
+            if revision in there:
+                return there[revision]
+            self._refuse(404, "RevisionNotFound")
         return None
 
     def _listing(self, name: str, revision: str) -> None:
@@ -152,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         if file not in repo.files:
             return self._refuse(404, "EntryNotFound")
         if not is_large(file):
-            return self._content(name, file)
+            return self._content(repo, file)
         content = repo.files[file]
         self._send(302, b"", {
             "Location": f"http://localhost:{self.server.hub.port}/storage/{name}//{file}",
@@ -161,8 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Linked-Size": str(len(content)),
         })
 
-    def _content(self, name: str, file: str) -> None:
-        repo = self.server.hub.repos[name]
+    def _content(self, repo: Repo, file: str) -> None:
         content = repo.files[file]
         if file in repo.corrupt:
             content = content[:-1] + bytes([content[-1] ^ 1])

@@ -60,6 +60,11 @@ class DataDir:
         return self.root / "models"
 
     @property
+    def datasets(self) -> Path:
+        """Datasets brought from a hub; one folder for each, its commit, configuration and split."""
+        return self.root / "datasets"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

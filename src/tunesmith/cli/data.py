@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from tunesmith.cli.data_report import show, show_row
+from tunesmith.cli.datasets import located
 from tunesmith.errors import InvalidRequest, TunesmithError
 from tunesmith.paths import DataDir
 from tunesmith.recipes.data import DataRecipe
@@ -38,7 +39,7 @@ def data() -> None:
 
 @app.command()
 def check(
-    file: str = typer.Argument(..., help="A JSON, JSONL, CSV or Parquet file."),
+    file: str = typer.Argument(..., help="A JSON, JSONL, CSV or Parquet file, or another source, such as hub:OWNER/NAME."),
     format: str = typer.Option("auto", help="The shape of the rows; see docs/data.md."),
     map: list[str] = typer.Option([], help="Our field = the file's column, such as question=ask; may be given again."),
     set: list[str] = typer.Option([], "--set", help="A placeholder's value, such as name=Ada for {{name}}; may be given again."),
@@ -57,7 +58,7 @@ def check(
         "placeholders": "keep" if keep_placeholders else "refuse", "duplicates": "skip" if skip_duplicates else "keep",
     })
     try:
-        found = examine(recipe, base, max_length, DataDir(data_dir.absolute()))
+        found = examine(recipe, base, max_length, DataDir(data_dir.absolute()), quiet=as_json)
     except TunesmithError as error:
         if not as_json:
             raise
@@ -82,11 +83,12 @@ def mapping(pairs: list[str], option: str) -> dict[str, str]:
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def examine(recipe: DataRecipe, base: str, max_length: int | None, dirs: DataDir) -> Examined:
+def examine(named: DataRecipe, base: str, max_length: int | None, dirs: DataDir, *, quiet: bool) -> Examined:
     """What a file holds. Raises TunesmithError if the whole of it cannot be read, or the base cannot be found."""
     from tunesmith.data.formats import RowFile
     from tunesmith.models.catalog import find_base
 
+    recipe = located(named, dirs, quiet=quiet)
     source = RowFile(Path(recipe.train), recipe)
     found = find_base(base, dirs.models)
 
@@ -96,17 +98,17 @@ def examine(recipe: DataRecipe, base: str, max_length: int | None, dirs: DataDir
 
     limit = max_length or found.max_positions
     tokenizer = load_tokenizer(found.folder)
-    quiet = Console(stderr=True)
+    aside = Console(stderr=True)
     opened = open_rows(
         source, tokenizer, limit, skip_duplicates=recipe.duplicates == "skip",
-        watch=lambda rows: track(rows, "Encoding", console=quiet, transient=True, disable=not quiet.is_terminal),
+        watch=lambda rows: track(rows, "Encoding", console=aside, transient=True, disable=quiet or not aside.is_terminal),
     )
     held_out = open_rows(RowFile(Path(recipe.validation), recipe), tokenizer, limit) if recipe.validation else None
     refuse_unused([opened] + ([held_out] if held_out else []))
-    report = to_report(opened) | {"file": recipe.train, "base": found.id, "max_length": limit}
+    report = to_report(opened) | {"file": recipe.source or named.train, "base": found.id, "max_length": limit}
     if held_out is not None:
         told = to_report(held_out)
-        report["validation"] = {"file": recipe.validation, "leaked": num_leaked(opened.rows, held_out.rows)} | told
+        report["validation"] = {"file": named.validation, "leaked": num_leaked(opened.rows, held_out.rows)} | told
         report["problems"] += told["problems"]
     return Examined(report, opened, tokenizer)
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import Interrupted, InvalidRequest, NotFound, TrainingFailed
+from tunesmith.cli import datasets
+from tunesmith.errors import Interrupted, InvalidRequest, TrainingFailed
 from tunesmith.jobs import child
 from tunesmith.paths import DataDir
 from tunesmith.recipes.run import Recipe, load, parse
@@ -45,13 +46,13 @@ def new_folder(recipe: Recipe) -> Path:
     return DataDir.default().runs / f"local-{time.strftime('%Y%m%d-%H%M%S')}-{name}-{os.getpid()}"
 
 
-def lay_out(recipe: Recipe, root: Path) -> RunFolder:
-    """A run folder that needs nothing outside it but the base: the data files are copied. Raises NotFound, InvalidRequest."""
+def lay_out(recipe: Recipe, root: Path, *, quiet: bool = True) -> RunFolder:
+    """A run folder that needs nothing outside it but the base: the data is brought here. Raises NotFound, InvalidRequest."""
     if (root / "recipe.json").exists():
         raise InvalidRequest(
             f"{root} already holds a run.", hint=f"Go on with `tunesmith train --resume {root}`, or name another folder."
         )
-    data = recipe.data
+    data = datasets.located(recipe.data, DataDir.default(), quiet=quiet)
     names = {"train": _name("train", data.train)}
     if data.validation is not None:
         names["validation"] = _name("validation", data.validation)
@@ -64,16 +65,18 @@ def lay_out(recipe: Recipe, root: Path) -> RunFolder:
 
 
 def _name(field: str, path: str) -> str:
-    return f"{field}{Path(path).suffix.lower() or '.jsonl'}"
+    return field if Path(path).is_dir() else f"{field}{Path(path).suffix.lower() or '.jsonl'}"
 
 
 def _copy(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise NotFound(f"There is no data file {source}.", hint="Paths in a recipe are taken from the recipe's folder.")
+    """A file, or a folder of files."""
     try:
-        shutil.copyfile(source, target)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
     except OSError as error:
-        target.unlink(missing_ok=True)
+        shutil.rmtree(target, ignore_errors=True) if target.is_dir() else target.unlink(missing_ok=True)
         raise storage_error(error, target) from error
 
 

@@ -23,6 +23,7 @@ def train(
     recipe: Path = typer.Argument(..., help="A recipe (.toml or .json); with --resume the folder of a run."),
     run_dir: Path = typer.Option(None, help="The run's folder [default: a new one under .tunesmith/runs]."),
     resume: bool = typer.Option(False, "--resume", help="Go on with a run that was paused, killed or out of disk space."),
+    data: str = typer.Option(None, help="What to train on instead of the recipe's data.train: a file, or hub:OWNER/NAME."),
     set: list[str] = typer.Option([], help="A field of the recipe, such as method.epochs=5; may be given again."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object, and no progress."),
 ) -> None:
@@ -30,7 +31,8 @@ def train(
 
     Exit status 33: the machine is being taken away, or SIGTERM came; a checkpoint was written, start it again.
     """
-    folder = _resumed(run_dir or recipe, set) if resume else _new(recipe, run_dir, set)
+    changes = set + ([] if data is None else [f"data.train={json.dumps(data)}"])
+    folder = _resumed(run_dir or recipe, changes) if resume else _new(recipe, run_dir, changes, quiet=as_json)
     console = Console(stderr=True, quiet=as_json)
     console.print(f"The run lies in {folder.root}", highlight=False)
     ending = threading.Event()
@@ -49,14 +51,15 @@ def train(
     _tell(console, folder, result)
 
 
-def _new(path: Path, run_dir: Path | None, changes: list[str]) -> RunFolder:
+def _new(path: Path, run_dir: Path | None, changes: list[str], *, quiet: bool) -> RunFolder:
     recipe = changed(load(path), changes)
-    return local_run.lay_out(recipe, (run_dir or local_run.new_folder(recipe)).absolute())
+    return local_run.lay_out(recipe, (run_dir or local_run.new_folder(recipe)).absolute(), quiet=quiet)
 
 
 def _resumed(root: Path, changes: list[str]) -> RunFolder:
     if changes:
-        raise InvalidRequest("A run goes on with the recipe that it began with.", hint="Leave --set out, or start a new run.")
+        hint = "Leave --set and --data out, or start a new run."
+        raise InvalidRequest("A run goes on with the recipe that it began with.", hint=hint)
     return local_run.existing(root.absolute())
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.data.placeholders import fill
 from tunesmith.data.records import Record, open_records
-from tunesmith.data.shapes import CONVERT, FIELDS, recognise
+from tunesmith.data.shapes import CONVERT, FIELDS, OPTIONAL, recognise
 from tunesmith.data.turns import renamed_turns
 from tunesmith.errors import InvalidData
 from tunesmith.recipes.data import Reading
@@ -162,9 +162,10 @@ def check_names(map: dict[str, str]) -> None:
 
 
 def renamed(record: Record, map: dict[str, str]) -> Record:
-    """The record with our names of fields in place of the file's columns; a missing column is its reason."""
+    """The record with our names of fields in place of the file's columns; a missing column that must be there is its reason."""
     if record.value is None or not map:
         return record
+    map = {name: column for name, column in map.items() if column in record.value or name not in OPTIONAL}
     for name, column in map.items():
         if column not in record.value:
             return Record(record.line, None, f"There is no column {column}, which was mapped to {name}.")

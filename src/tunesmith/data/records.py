@@ -20,6 +20,9 @@ OTHER_BOMS = (b"\xff\xfe", b"\xfe\xff")
 MAX_CELL = 2**31 - 1
 """Characters of the longest CSV cell; Python's own limit is 131,072, which a long answer may pass."""
 
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+"""How a data file's name may end, where it has an end."""
+
 Kind = Literal["jsonl", "json", "csv", "parquet"]
 
 
@@ -39,13 +42,29 @@ class Records(NamedTuple):
 
 
 def open_records(path: Path) -> Records:
-    """The file's records, in order. Raises NotFound, or InvalidData for an empty file or one that is not what it seems."""
+    """The file's records, in order; of a folder, those of its files by name, counted through.
+
+    Raises NotFound, or InvalidData for an empty file or one that is not what it seems.
+    """
+    if path.is_dir():
+        return Records("row", _folder(path))
     kind = file_kind(path)
     if kind == "jsonl":
         return Records("line", _jsonl(path))
     if kind == "csv":
         return Records("line", _csv(path))
     return Records("row", _json(path) if kind == "json" else _parquet(path))
+
+
+def _folder(path: Path) -> Iterator[Record]:
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise InvalidData(f"The folder {path.name} has no data files.", hint=f"They end with {', '.join(SUFFIXES)}.")
+    row = 0
+    for file in files:
+        for record in open_records(file).rows:
+            row += 1
+            yield record._replace(line=row)
 
 
 def file_kind(path: Path) -> Kind:

@@ -236,7 +236,10 @@ SHAPES: list[tuple[str, frozenset[str]]] = [
 """What tells a format: the first line of the table whose fields an object has. A `reinforcement` row looks like a chat that lacks
 its end, so that format is named by whoever asks for it."""
 
-FIELDS = frozenset().union(*(fields for _, fields in SHAPES)) | {"input", "system", "history", "tools"}
+OPTIONAL = frozenset({"input", "system", "history", "tools"})
+"""Fields that a row may lack."""
+
+FIELDS = frozenset().union(*(fields for _, fields in SHAPES)) | OPTIONAL
 """Our names of fields: what `--map` may name on its left side."""
 
 
