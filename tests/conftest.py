@@ -23,6 +23,11 @@ from tunesmith.paths import TINY
 if TYPE_CHECKING:
     from tunesmith.models.artifact import AdapterInfo
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What the tests start begins where its imports have ended; `tests/warm` says how."""
+    config.add_cleanup(zygote.offer())
+
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
