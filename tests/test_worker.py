@@ -25,6 +25,7 @@ RECIPE = {
     "adapter": {"rank": 4, "alpha": 8},
     "data": {"train": "train.jsonl"},
     "checkpoints": {"every_steps": 10},
+    "evaluation": {"verify": False},
     "threads": 1,
 }
 """12 rows: 180 steps, so many that a test which is slow to act still finds the worker at work."""
@@ -149,6 +150,31 @@ def test_a_notice_of_the_cloud_is_heard_while_it_trains(tmp_path, cloud):
     assert ended(process) == 33
     assert "Azure: Preempt" in of(folder, "warning")[0]["message"]
     assert events(folder)[-1]["type"] == "interrupted"
+
+
+def test_on_another_machine_a_run_goes_on_from_the_storage_bit_for_bit(tmp_path, s3):
+    synced = {**RECIPE, "method": {**RECIPE["method"], "epochs": 6}, "checkpoints": {"every_steps": 4, "sync": s3}}
+    straight = make_folder(tmp_path / "straight", {**synced, "checkpoints": {"every_steps": 4}})
+    assert ended(start(straight)) == 0
+    first = make_folder(tmp_path / "first" / "run", synced)
+    process = start(first)
+    wait_until(lambda: of(first, "checkpoint"), process)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == 33
+    second = make_folder(tmp_path / "second" / "run", synced)
+    assert ended(start(second)) == 0
+    assert of(second, "resumed")[0]["step"] == events(first)[-1]["step"]
+    assert of(second, "warning") == []
+    assert second.result() == straight.result()
+
+
+def test_a_storage_that_fails_is_a_warning_and_the_run_goes_on(tmp_path, s3):
+    recipe = {**RECIPE, "method": {**RECIPE["method"], "epochs": 1}, "checkpoints": {"sync": "s3://no-such-bucket/x"}}
+    folder = make_folder(tmp_path / "run", recipe)
+    assert ended(start(folder)) == 0
+    assert ["No checkpoint was fetched" in each["message"] for each in of(folder, "warning")][0]
+    assert any("not copied" in each["message"] for each in of(folder, "warning"))
+    assert folder.result()["steps"] == 3
 
 
 def test_cancel_stops_it_at_the_next_step_and_nothing_is_published(tmp_path):

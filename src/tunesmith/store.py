@@ -1,6 +1,6 @@
 """Blobs by sha256, on disk: what was uploaded is kept byte for byte, once. Knows nothing of rows or formats.
 
-The same in S3-compatible storage stands in `store_s3.py`.
+The same in S3-compatible storage stands in `store_s3.py`, and so do files by name, which is where checkpoints are copied to.
 """
 
 import errno
@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from tunesmith.errors import InvalidRequest, NotFound, StorageFull, TunesmithError
 
@@ -154,13 +154,34 @@ def open_store(root: Path, url: str | None = None) -> BlobStore:
     """
     if url is None:
         return BlobStore(root)
-    try:
-        s3 = importlib.import_module("tunesmith.store_s3")
-    except ImportError as error:
-        raise TunesmithError("S3 needs its client.", hint="Install it: pip install 'tunesmith[s3]'.") from error
-    store = s3.S3Store(url, root)
+    store = _s3().S3Store(url, root)
     assert isinstance(store, BlobStore)
     return store
+
+
+class Folder(Protocol):
+    """Files by name in a place that is not this machine's; each call raises Busy when the place does not answer or refuses."""
+
+    def names(self) -> list[str]: ...
+
+    def upload(self, path: Path, name: str) -> None: ...
+
+    def download(self, name: str, path: Path) -> None: ...
+
+    def delete(self, name: str) -> None: ...
+
+
+def open_folder(url: str) -> Folder:
+    """The files at `url` (s3://bucket/prefix). Nothing is asked yet. Raises TunesmithError when its client is not installed."""
+    folder: Folder = _s3().S3Folder(url)
+    return folder
+
+
+def _s3() -> Any:
+    try:
+        return importlib.import_module("tunesmith.store_s3")
+    except ImportError as error:
+        raise TunesmithError("S3 needs its client.", hint="Install it: pip install 'tunesmith[s3]'.") from error
 
 
 def missing(sha256: str) -> NotFound:

@@ -1,4 +1,5 @@
-"""Blobs by sha256 in S3-compatible storage. What comes in lies in a local folder until it is whole. Knows nothing of rows.
+"""Blobs by sha256, and files by name, in S3-compatible storage. What comes in lies in a local folder until it is whole.
+Knows nothing of rows.
 
 Imported by name (`store.open_store`), when a server is told to use it: it needs the extra `s3`. Keys, region and address are
 those of AWS's own tools: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, ~/.aws.
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from botocore.exceptions import BotoCoreError
 from s3fs import S3FileSystem
@@ -27,8 +29,7 @@ class S3Store(BlobStore):
         """`root` is the local folder. Raises InvalidRequest for a URL without a bucket, or a bucket that is not there."""
         super().__init__(root)
         self._prefix = url.removeprefix("s3://").rstrip("/")
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        self._s3 = S3FileSystem(use_listings_cache=False, endpoint_url=endpoint)
+        self._s3 = _filesystem()
         bucket = self._prefix.partition("/")[0]
         try:
             if not url.startswith("s3://") or not bucket:
@@ -68,6 +69,44 @@ class S3Store(BlobStore):
     def _keep(self, new: Path, sha256: str) -> None:
         with _telling():
             self._s3.put_file(str(new), self._key(sha256))
+
+
+class S3Folder:
+    """Files under `s3://bucket/prefix/`, by the name that follows."""
+
+    def __init__(self, url: str):
+        self._prefix = url.removeprefix("s3://").rstrip("/")
+        self._s3 = _filesystem()
+
+    def names(self) -> list[str]:
+        with _answering():
+            return [key.removeprefix(f"{self._prefix}/") for key in self._s3.find(self._prefix)]
+
+    def upload(self, path: Path, name: str) -> None:
+        with _answering():
+            self._s3.put_file(str(path), f"{self._prefix}/{name}")
+
+    def download(self, name: str, path: Path) -> None:
+        with _answering():
+            self._s3.get_file(f"{self._prefix}/{name}", str(path))
+
+    def delete(self, name: str) -> None:
+        with _answering():
+            self._s3.rm_file(f"{self._prefix}/{name}")
+
+
+def _filesystem() -> Any:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return S3FileSystem(use_listings_cache=False, endpoint_url=endpoint)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Raises Busy for whatever goes wrong, a missing bucket or file included."""
+    try:
+        yield
+    except (BotoCoreError, OSError) as error:
+        raise Busy(f"The storage does not answer: {error}.", hint="See its address, its bucket and its keys.") from error
 
 
 @contextmanager

@@ -98,6 +98,7 @@ def fine_tune(
     folder: RunFolder, log: EventLog, should_stop: Callable[[], Stop | None], models_dir: Path | None
 ) -> dict[str, Any] | None:
     from tunesmith.train.methods import METHODS
+    from tunesmith.train.sync import synced
     from tunesmith.train.tools import Tools
 
     recipe = folder.recipe()
@@ -110,7 +111,8 @@ def fine_tune(
             from tunesmith.train.tracking import tracked
 
             emit = stack.enter_context(tracked(recipe, folder, emit))
-        return METHODS[recipe.method.type](recipe, folder, Tools(emit, should_stop, models_dir))
+        copy = stack.enter_context(synced(recipe, folder, lambda message: log.emit("warning", message=message)))
+        return METHODS[recipe.method.type](recipe, folder, Tools(emit, should_stop, models_dir, copy=copy))
 
 
 def batch(folder: RunFolder, tools: JobTools) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel
 
 from tunesmith.cli.main import VERBS
-from tunesmith.recipes import data, evaluation, method, run
+from tunesmith.recipes import adapter, checkpoints, compute, data, evaluation, method, run, tracking
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
@@ -57,7 +57,11 @@ def test_help_has_no_flag_that_is_not_ours_and_no_drawing() -> None:
     assert " ." not in re.sub(r" \.\w", "", text), "a help text lost its default"
 
 
-@pytest.mark.parametrize("module", [data, evaluation, method, run], ids=lambda module: module.__name__.rsplit(".", 1)[1])
+RECIPE = (adapter, checkpoints, compute, data, evaluation, method, run, tracking)
+"""Modules with the classes that a recipe is made of."""
+
+
+@pytest.mark.parametrize("module", RECIPE, ids=lambda module: module.__name__.rsplit(".", 1)[1])
 def test_every_field_of_a_recipe_has_a_string_under_it(module: object) -> None:
     bare = []
     for cls in (node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)):
@@ -73,7 +77,7 @@ def test_every_class_of_a_recipe_is_reached_by_the_test_above() -> None:
         parts = [f.annotation for f in cls.model_fields.values() if inspect.isclass(f.annotation)]
         return {cls}.union(*(classes(part) for part in parts if issubclass(part, BaseModel)))
 
-    assert {cls.__module__ for cls in classes(run.Recipe)} <= {m.__name__ for m in (data, evaluation, method, run)}
+    assert {cls.__module__ for cls in classes(run.Recipe)} <= {m.__name__ for m in RECIPE}
 
 
 # -- what pages say ---------------------------------------------------------------------------------------------------------

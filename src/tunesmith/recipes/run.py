@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tunesmith.errors import InvalidRecipe
 from tunesmith.recipes.adapter import AnyAdapter, FullAdapter, LoraAdapter
+from tunesmith.recipes.checkpoints import CheckpointRecipe
 from tunesmith.recipes.compute import ComputeRecipe
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
@@ -22,17 +23,6 @@ from tunesmith.types import Quantization
 P = TypeVar("P", bound=Part)
 
 SECRET_WORDS = ("api_key", "token", "password", "secret")
-
-
-class CheckpointRecipe(Part):
-    """When state is made durable. A kill loses at most one interval."""
-
-    every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Optimizer steps between two checkpoints; None means a twentieth of the run, at least 5 steps."""
-    keep: Annotated[int, Field(ge=1)] = 2
-    """Checkpoints kept for resuming; older ones are deleted after a newer one is durable."""
-    adapters: Annotated[int, Field(ge=1, le=100)] = 3
-    """Adapters of the newest epochs that are kept to be served, as OpenAI keeps three."""
 
 
 class Recipe(Part):

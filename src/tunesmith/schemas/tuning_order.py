@@ -135,6 +135,8 @@ SET_ELSEWHERE = {
     ("tracking",): "integrations",
 }
 """Fields of a recipe that a client sets through OpenAI's own: files and bases are named by id, never by path."""
+OWNERS = {("checkpoints", "sync"): "The server's own keys would be used for it; it is a field of recipes for `tunesmith train`."}
+"""Fields that only a machine's owner may set -> why."""
 
 
 def to_recipe(body: JobCreate, *, base: str, train: str, validation: str | None) -> Recipe:
@@ -207,10 +209,12 @@ def to_order(body: JobCreate, recipe: Recipe) -> dict[str, Any]:
 
 
 def _refuse_set_elsewhere(part: dict[str, Any]) -> None:
-    for path, instead in SET_ELSEWHERE.items():
+    for path, instead in (SET_ELSEWHERE | OWNERS).items():
         inner: Any = part
         for name in path[:-1]:
             inner = inner.get(name) if isinstance(inner, dict) else None
         if isinstance(inner, dict) and path[-1] in inner:
             field = ".".join(("recipe", *path))
+            if path in OWNERS:
+                raise InvalidRecipe(f"{field}: is not for clients.", hint=instead, param=field)
             raise InvalidRecipe(f"{field}: is set by `{instead}`.", hint=f"Pass `{instead}` and leave it out here.", param=field)

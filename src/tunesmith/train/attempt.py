@@ -96,6 +96,8 @@ class Attempt:
             )
         self.step = done.step
         wanted = self.tools.should_stop()
+        if done.step == self.total and wanted != "cancel":
+            wanted = None  # what is left takes no longer than leaving
         self._report(done)
         # Whose machine is taken away has half a minute: the measuring is left to nobody, the state is saved.
         if wanted != "interrupt" and self.held_out and (done.step % self._evaluate_every == 0 or done.step == self.total):
@@ -104,7 +106,7 @@ class Attempt:
             self._save_adapter()
         if wanted != "cancel" and (wanted or done.step % self._checkpoint_every == 0 or done.step == self.total):
             self._save()
-        self.obey(wanted if done.step < self.total or wanted == "cancel" else None)
+        self.obey(wanted)
         return self.stopped
 
     def obey(self, wanted: Stop | Literal["ask"] | None = "ask") -> None:
@@ -168,6 +170,7 @@ class Attempt:
                 keep=self.work.recipe.checkpoints.keep,
             )
         self.tools.emit("checkpoint", step=self.step, path=str(path.relative_to(self.folder.root)))
+        self.tools.copy(path)
 
     @property
     def train_loss(self) -> float:

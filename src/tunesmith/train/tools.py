@@ -16,3 +16,5 @@ class Tools:
     """Asked at every step boundary, once. Raises Fenced when another attempt holds the lease."""
     models_dir: Path | None
     """Where bases other than the built-in one lie."""
+    copy: Callable[[Path], None] = lambda checkpoint: None
+    """Called with the folder of each checkpoint once it is durable, to keep it elsewhere too."""
