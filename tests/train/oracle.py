@@ -62,10 +62,14 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad and p.grad is not None}
 
 
-def ours(method: Method, model: torch.nn.Module, rows: list[Example], recipe: Recipe, micro: int) -> torch.Tensor:
-    """Our loss of one step over `rows` in micro-batches."""
-    work = Work(recipe, BASE, rows, len(rows), [], "", "cpu")
-    batches = [method.collate(rows[k : k + micro], TOKENIZER.pad_token_id) for k in range(0, len(rows), micro)]
+def ours(
+    method: Method, model: torch.nn.Module, rows: list[Example], recipe: Recipe, micro: int, *, packed: bool
+) -> torch.Tensor:
+    """Our loss of one step over `rows` in micro-batches, padded or in lines without padding."""
+    work = Work(recipe, BASE, rows, len(rows), [], "", "cpu", packed)
+    together = method.pack if packed else method.collate
+    assert together is not None
+    batches = [together(rows[k : k + micro], TOKENIZER.pad_token_id) for k in range(0, len(rows), micro)]
     num_terms = sum(method.num_terms(batch) for batch in batches)
     return torch.stack([method.loss(model, batch, work).total for batch in batches]).sum() / num_terms
 

@@ -10,7 +10,7 @@ from tunesmith.data.chat_template import EncodedRow
 from tunesmith.data.examples import Pair
 from tunesmith.data.skills import generate
 from tunesmith.recipes.auto import resolve
-from tunesmith.train import dpo, kto, orpo
+from tunesmith.train import dpo, kto, orpo, packing
 
 from .oracle import TOKENIZER, examples, gradients, ours, parts, recipe, trl
 
@@ -32,15 +32,19 @@ def full(asked):
     return resolve(asked, hidden_size=192, num_rows=NUMBER, max_positions=512)
 
 
-def same(model, mine, theirs):
-    """Loss and every gradient, within 1e-5 of each other and of the gradient's size."""
-    assert mine.item() == pytest.approx(theirs.item(), abs=1e-5)
-    one, two = gradients(model, mine), gradients(model, theirs)
-    assert one.keys() == two.keys()
-    assert len(one) > 10
+def same(model, theirs, method, rows, asked, *, micro=NUMBER):
+    """Our loss and every gradient, padded and packed, within 1e-5 of TRL's (of gradients above 1, of their size)."""
+    two = gradients(model, theirs)
+    assert len(two) > 10
     assert max(value.abs().max().item() for value in two.values()) > 1e-3
-    for name, value in two.items():
-        assert (one[name] - value).abs().max().item() <= 1e-5 * max(1.0, value.abs().max().item()), name
+    assert packing.set_up(model.get_base_model())
+    for packed in (False, True):
+        mine = ours(method, model, rows, asked, micro, packed=packed)
+        assert mine.item() == pytest.approx(theirs.item(), abs=1e-5)
+        one = gradients(model, mine)
+        assert one.keys() == two.keys()
+        for name, value in two.items():
+            assert (one[name] - value).abs().max().item() <= 1e-5 * max(1.0, value.abs().max().item()), (name, packed)
 
 
 @pytest.fixture
@@ -79,8 +83,7 @@ def test_dpo_is_trls(tmp_path, pairs, loss, theirs, options):
     trainer = trl(Encoded, DPOConfig, columns, tmp_path, loss_type=[theirs], beta=0.1, max_length=None, **options)
     asked = full(recipe(type="dpo", loss=loss, **options))
     trainer.model.eval()
-    mine = ours(dpo.METHOD, trainer.model, pairs, asked, micro=24)
-    same(trainer.model, mine, trainer.compute_loss(trainer.model, batch_of(trainer, columns)))
+    same(trainer.model, trainer.compute_loss(trainer.model, batch_of(trainer, columns)), dpo.METHOD, pairs, asked, micro=24)
 
 
 def batch_of(trainer, columns):
@@ -107,7 +110,7 @@ def test_kto_is_trls_with_its_mismatched_rows_and_its_weights(tmp_path):
     trainer.model.eval()
     theirs = trainer.compute_loss(trainer.model, batch_of(trainer, columns))
     assert trainer._metrics["eval"]["kl"][0] > 0.01, "the reference point must be felt"
-    same(trainer.model, ours(kto.METHOD, trainer.model, found, asked, micro=NUMBER), theirs)
+    same(trainer.model, theirs, kto.METHOD, found, asked)
 
 
 def concatenated(pairs):
@@ -133,8 +136,7 @@ def test_simpo_is_that_of_trls_cpo_trainer(tmp_path, pairs):
     trainer = trl(CPOTrainer, CPOConfig, TEXT, tmp_path, max_length=512, **options)
     trainer.model.eval()
     theirs, _ = trainer.get_batch_loss_metrics(trainer.model, concatenated(pairs))
-    mine = ours(dpo.METHOD, trainer.model, pairs, full(recipe(type="dpo", loss="simpo")), micro=24)
-    same(trainer.model, mine, theirs)
+    same(trainer.model, theirs, dpo.METHOD, pairs, full(recipe(type="dpo", loss="simpo")), micro=24)
 
 
 def test_orpo_is_trls_where_a_prompt_has_nothing_to_train(tmp_path, pairs):
@@ -146,5 +148,4 @@ def test_orpo_is_trls_where_a_prompt_has_nothing_to_train(tmp_path, pairs):
     trainer = trl(ORPOTrainer, ORPOConfig, TEXT, tmp_path, max_length=512, beta=0.1)
     trainer.model.eval()
     theirs, _ = trainer.get_batch_loss_metrics(trainer.model, concatenated(bare))
-    asked = full(recipe(type="orpo"))
-    same(trainer.model, ours(orpo.METHOD, trainer.model, bare, asked, micro=NUMBER), theirs)
+    same(trainer.model, theirs, orpo.METHOD, bare, full(recipe(type="orpo")))

@@ -17,6 +17,7 @@ from tunesmith.recipes.run import Recipe
 from tunesmith.runfolder import RunFolder
 from tunesmith.train.logps import Answers, answers, reference_answers
 from tunesmith.train.method import Batch, Loss, Method, Model, Work
+from tunesmith.train.packing import num_packed, pack_pairs
 from tunesmith.train.pairs import collate, num_pairs, numbers
 from tunesmith.train.run import train
 from tunesmith.train.tools import Tools
@@ -72,7 +73,7 @@ def simpo(policy: Answers, method: DpoMethod) -> tuple[torch.Tensor, torch.Tenso
     return -logsigmoid(chosen_B - rejected_B - method.simpo_gamma), rewards_2B
 
 
-METHOD = Method(DpoTrainer, arguments, sample, collate, num_pairs, loss)
+METHOD = Method(DpoTrainer, arguments, sample, collate, num_pairs, loss, pack_pairs, num_packed)
 
 
 def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ How much likelier is judged against a reference point, the model's distance from
 answers of the micro-batch: each prompt with the answer of the row before it, as TRL's KTOTrainer does. Compared with it by test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -18,12 +18,15 @@ from tunesmith.recipes.method import KtoMethod
 from tunesmith.recipes.run import Recipe
 from tunesmith.runfolder import RunFolder
 from tunesmith.train import loss as rows
+from tunesmith.train import packing
 from tunesmith.train.logps import answers, reference_answers
 from tunesmith.train.method import Batch, Loss, Method, Model, Share, Work
 from tunesmith.train.pairs import preferred
 from tunesmith.train.run import train
 from tunesmith.train.tools import Tools
 from tunesmith.train.trainer import Exact
+
+KL = "kl_"
 
 
 class KtoTrainer(Exact, KTOTrainer):
@@ -44,12 +47,22 @@ def sample(example: Example) -> Dataset:
 
 
 def collate(examples: Sequence[Judged], pad_id: int) -> Batch:
-    """`input_ids`, `labels` [B, T], `label` [B], and as `kl_input_ids`, `kl_labels` the mismatched rows."""
+    """The rows as `loss.collate` makes them, the mismatched rows likewise under names that begin with kl_, and `label` [B]."""
+    return _with_mismatched(rows.collate, examples, pad_id)
+
+
+def pack(examples: Sequence[Judged], pad_id: int) -> Batch:
+    """The same in two lines without padding, as `packing.pack` makes them."""
+    return _with_mismatched(packing.pack, examples, pad_id)
+
+
+def _with_mismatched(
+    together: Callable[[Sequence[EncodedRow], int], Batch], examples: Sequence[Judged], pad_id: int
+) -> Batch:
     given = [example.row for example in examples]
     mismatched = [_answered_by(asked, other) for asked, other in zip(given, given[-1:] + given[:-1], strict=True)]
-    kl = rows.collate(mismatched, pad_id)
-    label_B = torch.tensor([example.label for example in examples])
-    return rows.collate(given, pad_id) | {"label": label_B} | {f"kl_{name}": value for name, value in kl.items()}
+    kl = {f"{KL}{name}": value for name, value in together(mismatched, pad_id).items()}
+    return together(given, pad_id) | kl | {"label": torch.tensor([example.label for example in examples])}
 
 
 def _answered_by(asked: EncodedRow, other: EncodedRow) -> EncodedRow:
@@ -66,12 +79,12 @@ def num_answers(batch: Batch) -> int:
 def loss(model: Model, batch: Batch, work: Work) -> Loss:
     method = work.recipe.method
     assert isinstance(method, KtoMethod)
-    kl_batch = {name: batch[f"kl_{name}"] for name in ("input_ids", "labels")}
+    kl_batch = {name.removeprefix(KL): value for name, value in batch.items() if name.startswith(KL)}
     with torch.no_grad():
         strayed_B = answers(model, kl_batch, fused_head=work.fused_head).logps_B
     strayed_B = strayed_B - reference_answers(model, kl_batch, fused_head=work.fused_head).logps_B
     kl = strayed_B.mean().clamp(min=0)
-    given = {name: batch[name] for name in ("input_ids", "labels")}
+    given = {name: value for name, value in batch.items() if name in kl_batch}
     policy, reference = (score(model, given, fused_head=work.fused_head) for score in (answers, reference_answers))
     ratios_B, good_B = policy.logps_B - reference.logps_B, batch["label"]
     sign_B = torch.where(good_B, 1.0, -1.0)
@@ -93,7 +106,7 @@ def numbers(rewards_B: torch.Tensor, good_B: torch.Tensor, kl: torch.Tensor) -> 
     return {name: Share(value.sum(), torch.tensor(value.numel())) for name, value in found.items()}
 
 
-METHOD = Method(KtoTrainer, arguments, sample, collate, num_answers, loss)
+METHOD = Method(KtoTrainer, arguments, sample, collate, num_answers, loss, pack)
 
 
 def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | None:

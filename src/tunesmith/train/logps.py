@@ -1,15 +1,14 @@
 """How likely the answers of a batch are, under the model that is trained and under the reference: the base with the adapter off.
 
-Tensor names carry their axes: B rows, T tokens, V vocabulary, N tokens that train, K columns in which a token of some row trains.
+Tensor names carry their axes: B rows, N tokens that train.
 """
 
 from typing import NamedTuple
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import cross_entropy
 
-from tunesmith.train.loss import IGNORED
+from tunesmith.train.loss import num_rows, score
 from tunesmith.train.method import Batch, Model
 
 
@@ -25,19 +24,11 @@ class Answers(NamedTuple):
 
 
 def answers(model: Model, batch: Batch, *, fused_head: bool) -> Answers:
-    """`batch` as `loss.collate` makes it. `fused_head` as in `loss.token_loss`."""
-    labels_BT = batch["labels"]
-    trained_BT = labels_BT != IGNORED
-    lengths_B = trained_BT.sum(1)
-    if fused_head:
-        scored = model(input_ids=batch["input_ids"], labels=labels_BT, fused_lm_head=True, use_cache=False)
-        return Answers(scored.log_probs.sum(1), lengths_B)
-    columns_K = trained_BT.any(0).nonzero()[:, 0]
-    logits_BKV = model(input_ids=batch["input_ids"], logits_to_keep=columns_K - 1, use_cache=False).logits
-    chosen_BK = trained_BT[:, columns_K]
-    nll_N = cross_entropy(logits_BKV[chosen_BK].float(), labels_BT[:, columns_K][chosen_BK], reduction="none")
-    rows_N = chosen_BK.nonzero()[:, 0]
-    return Answers(torch.zeros(len(labels_BT), device=nll_N.device).index_add(0, rows_N, -nll_N), lengths_B)
+    """`batch`, padded or packed, and `fused_head` as in `loss.score`."""
+    found = score(model, batch, fused_head=fused_head)
+    zeros_B = found.logps_N.new_zeros(num_rows(batch))
+    logps_B = zeros_B.index_add(0, found.owners_N, found.logps_N)
+    return Answers(logps_B, zeros_B.index_add(0, found.owners_N, torch.ones_like(found.logps_N)))
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from tunesmith.recipes.run import Recipe
 from tunesmith.runfolder import RunFolder
 from tunesmith.train.logps import answers
 from tunesmith.train.method import Batch, Loss, Method, Model, Share, Work
+from tunesmith.train.packing import num_packed, pack_pairs
 from tunesmith.train.pairs import collate, num_pairs, numbers
 from tunesmith.train.run import train
 from tunesmith.train.tools import Tools
@@ -57,7 +58,7 @@ def log1mexp(x: torch.Tensor) -> torch.Tensor:
     return torch.where(x > -0.6931472, torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
 
 
-METHOD = Method(OrpoTrainer, arguments, sample, collate, num_pairs, loss)
+METHOD = Method(OrpoTrainer, arguments, sample, collate, num_pairs, loss, pack_pairs, num_packed)
 
 
 def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ def collate(pairs: Sequence[Pair], pad_id: int) -> Batch:
 
 
 def num_pairs(batch: Batch) -> int:
-    return len(batch["input_ids"]) // 2
+    return loss.num_rows(batch) // 2
 
 
 def preferred(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
