@@ -78,5 +78,9 @@ def by_driver_name(name: str, total_bytes: int) -> Gpu | None:
     """The row of a device as its driver names it, such as "NVIDIA A100-SXM4-80GB": the one of nearest memory whose name it
     has."""
     plain = name.upper().replace(" ", "").replace("-", "").replace("NVIDIA", "").replace("GEFORCE", "").replace("TESLA", "")
-    like = [gpu for gpu in GPUS.values() if plain.startswith(gpu.name.split("-")[0].upper())]
-    return min(like, key=lambda gpu: abs(gpu.mib * 2**20 - total_bytes), default=None)
+    like = [gpu for gpu in GPUS.values() if plain.startswith(_first(gpu))]
+    return min(like, key=lambda gpu: (-len(_first(gpu)), abs(gpu.mib * 2**20 - total_bytes)), default=None)
+
+
+def _first(gpu: Gpu) -> str:
+    return gpu.name.split("-")[0].upper()
