@@ -26,6 +26,7 @@ RECIPE = {
     "data": {"train": "train.jsonl"},
     "checkpoints": {"every_steps": 10},
     "evaluation": {"verify": False},
+    "evaluation": {"verify": False},
     "threads": 1,
 }
 """12 rows: 180 steps, so many that a test which is slow to act still finds the worker at work."""

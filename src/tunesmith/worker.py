@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,22 +98,29 @@ def attempt(folder: RunFolder, number: int, models_dir: Path | None, log: EventL
 def fine_tune(
     folder: RunFolder, log: EventLog, should_stop: Callable[[], Stop | None], models_dir: Path | None
 ) -> dict[str, Any] | None:
+    from tunesmith.engine.forked import Forked, can_fork
     from tunesmith.train.methods import METHODS
     from tunesmith.train.sync import synced
-    from tunesmith.train.tools import Tools
+    from tunesmith.train.tools import Tools, own_engine
 
     recipe = folder.recipe()
     missing = [name for name in recipe.secrets if name not in os.environ]
     if missing:
         raise InvalidRecipe(f"The environment has no {', '.join(missing)}.", hint="Set what `secrets` names, then start again.")
     with ExitStack() as stack:
+        # First of all: neither threads nor what is computed from here on survive a fork.
+        upstream: Callable[..., Any] = own_engine
+        if recipe.evaluation.verify and can_fork():
+            forked = Forked.make()
+            stack.callback(forked.close)
+            upstream = partial(own_engine, run=forked.serve)
         emit: Callable[..., Any] = log.emit
         if recipe.tracking:
             from tunesmith.train.tracking import tracked
 
             emit = stack.enter_context(tracked(recipe, folder, emit))
         copy = stack.enter_context(synced(recipe, folder, lambda message: log.emit("warning", message=message)))
-        return METHODS[recipe.method.type](recipe, folder, Tools(emit, should_stop, models_dir, copy=copy))
+        return METHODS[recipe.method.type](recipe, folder, Tools(emit, should_stop, models_dir, upstream, copy=copy))
 
 
 def batch(folder: RunFolder, tools: JobTools) -> dict[str, Any] | None:

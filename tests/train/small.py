@@ -15,6 +15,7 @@ SMALL: dict[str, Any] = {
     "adapter": {"rank": 4, "alpha": 8, "dropout": 0.1},
     "data": {"train": "train.jsonl", "validation": "validation.jsonl"},
     "checkpoints": {"every_steps": 2, "keep": 2},
+    "evaluation": {"verify": False},
     "threads": 1,
 }
 """12 rows, 6 steps, a checkpoint at 2, 4 and 6. Dropout is on, so that the random states matter."""

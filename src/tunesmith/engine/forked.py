@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from tunesmith.engine.__main__ import main
+from tunesmith.errors import EngineFailed
 
 POLL_SECONDS = 0.01
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
@@ -34,6 +35,7 @@ class Forked:
         self.pid = pid
         self.stdin = stdin
         self._code: int | None = None
+        self._is_told = False
 
     @classmethod
     def make(cls) -> "Forked":
@@ -49,7 +51,10 @@ class Forked:
         return cls(pid, open(write_end, "wb", buffering=0))
 
     def serve(self, arguments: list[str], log: Path, environment: Mapping[str, str]) -> "Forked":
-        """Makes an engine of it: `arguments` are those of `python -m tunesmith.engine`. May be called once."""
+        """Makes an engine of it: `arguments` are those of `python -m tunesmith.engine`. Raises EngineFailed the second time."""
+        if self._is_told:
+            raise EngineFailed("The engine that was forked for this has ended.")
+        self._is_told = True
         told = {"arguments": arguments, "log": str(log), "environment": dict(environment)}
         self.stdin.write(json.dumps(told).encode() + b"\n")
         return self

@@ -3,7 +3,7 @@
 from urllib.parse import quote
 
 from tunesmith.serving.client import Client
-from tunesmith.serving.processes import EngineOrder, EngineProcess, start_engine
+from tunesmith.serving.processes import EngineOrder, EngineProcess, Run, run_by_name, start_engine
 from tunesmith.serving.upstream import Adapter, State
 
 START_SECONDS = 300.0
@@ -15,9 +15,12 @@ class Embedded:
 
     start_seconds = START_SECONDS
 
-    def __init__(self, order: EngineOrder, need_bytes: int = 0, started: EngineProcess | None = None):
+    def __init__(
+        self, order: EngineOrder, need_bytes: int = 0, started: EngineProcess | None = None, run: Run = run_by_name
+    ):
         """`started` is a process that was started by the same order already; it is taken over at the first launch."""
         self._order = order
+        self._run = run
         self._started = started
         self.label = f"The engine for {order.base}"
         self.model = order.base
@@ -25,7 +28,7 @@ class Embedded:
         self.log_hint = f"See {order.log}."
 
     def launch(self) -> tuple[EngineProcess | None, Client]:
-        process, self._started = self._started or start_engine(self._order), None
+        process, self._started = self._started or start_engine(self._order, self._run), None
         return process, Client(self.label, socket=process.socket, key=process.key)
 
     async def state(self, client: Client, process: EngineProcess | None) -> State:

@@ -50,7 +50,10 @@ class Conversation:
 
 
 def of_run(data: DataRecipe, folder: Path, tokenizer: PreTrainedTokenizerBase, shown: Sequence[Example]) -> list[Conversation]:
-    """The rows behind `shown`, examples of the run's files: held-out ones, or trained ones where none are held out."""
+    """The rows behind `shown`, examples of the run's files: held-out ones, or trained ones where none are held out.
+
+    Raises InvalidData where none of them is there any more.
+    """
     missing = {tuple(side.ids) for example in shown for side in sides(example)}
     found = []
     for conversation in _encoded(_rows(RowFile(folder / (data.validation or data.train), data)), tokenizer):
@@ -59,6 +62,8 @@ def of_run(data: DataRecipe, folder: Path, tokenizer: PreTrainedTokenizerBase, s
             missing -= set(conversation.rows)
         if not missing:
             break
+    if not found:
+        raise InvalidData("The run's files do not hold the rows that were trained on any more.", hint="Put them back.")
     return found
 
 

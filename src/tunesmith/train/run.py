@@ -28,6 +28,7 @@ from tunesmith.train.adapters import folder_name, save_trained
 from tunesmith.train.attempt import Attempt
 from tunesmith.train.method import Method, Model, Work
 from tunesmith.train.tools import Tools
+from tunesmith.train.verify import prove_run
 
 
 def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> dict[str, Any] | None:
@@ -104,12 +105,14 @@ def _publish(attempt: Attempt, report: dict[str, Any]) -> dict[str, Any] | None:
     name = folder_name(recipe)
     attempt.tools.emit("phase", phase="saving", message=f"Saving the {name}")
     info = save_trained(attempt.trainer.model, attempt.folder.artifacts / name, base, recipe)
+    proof = prove_run(attempt, info)
     return {
         "metrics": _metrics(attempt),
         "steps": attempt.total,
         "trained_tokens": attempt.measured.tokens_seen,
         "checkpoint": f"checkpoints/step-{attempt.total}",
         "adapter": asdict(info) | {"path": f"artifacts/{name}"},
+        **({} if proof is None else {"proof": proof}),
         "hyperparameters": recipe.method.model_dump(),
         "data": report,
     }

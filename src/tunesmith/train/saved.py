@@ -1,4 +1,4 @@
-"""Does an adapter's folder hold what the model has that it was saved from? Says in which tensor or number the two differ."""
+"""An adapter's folder and the model that it was saved from: does it hold what the model has? And the model made of it anew."""
 
 from pathlib import Path
 
@@ -10,6 +10,12 @@ from tunesmith.errors import TunesmithError
 from tunesmith.models.artifact import WEIGHTS, RawTensor, read_adapter, read_tensors
 
 PREFIX = "base_model.model."
+
+
+def load_adapter(base: torch.nn.Module, folder: Path) -> torch.nn.Module:
+    """`base`, which becomes part of it, with the adapter in `folder` as PEFT computes it; in eval mode."""
+    model: torch.nn.Module = PeftModel.from_pretrained(base, str(folder), local_files_only=True)
+    return model.eval()
 
 
 def saved_otherwise(model: torch.nn.Module, folder: Path) -> str:
