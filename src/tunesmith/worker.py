@@ -99,6 +99,7 @@ def fine_tune(
     folder: RunFolder, log: EventLog, should_stop: Callable[[], Stop | None], models_dir: Path | None
 ) -> dict[str, Any] | None:
     from tunesmith.engine.forked import Forked, can_fork
+    from tunesmith.train.memory import told
     from tunesmith.train.methods import METHODS
     from tunesmith.train.sync import synced
     from tunesmith.train.tools import Tools, own_engine
@@ -108,6 +109,7 @@ def fine_tune(
     if missing:
         raise InvalidRecipe(f"The environment has no {', '.join(missing)}.", hint="Set what `secrets` names, then start again.")
     with ExitStack() as stack:
+        stack.enter_context(told())
         # First of all: neither threads nor what is computed from here on survive a fork.
         upstream: Callable[..., Any] = own_engine
         if recipe.evaluation.verify and can_fork():

@@ -29,9 +29,9 @@ def test_google_cloud_is_heard_the_moment_it_changes(cloud):
     cloud.say(PREEMPTED, "FALSE")
     interruption = Interruption({"gcp": cloud.address})
     with interruption.watching():
+        assert interruption.take(print) is None
         while not any("wait_for_change" in path for path in cloud.asked):
             time.sleep(0.005)
-        assert interruption.take(print) is None
         cloud.say(PREEMPTED, "TRUE")
         while not (notice := interruption.take(lambda message: None)):
             time.sleep(0.005)
@@ -75,6 +75,7 @@ def test_a_service_that_answers_nonsense_or_not_at_all_ends_nothing(cloud):
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
     interruption = Interruption({"aws": cloud.address, "azure": cloud.address, "gcp": nobody}, 0.01)
     with interruption.watching():
+        assert interruption.take(print) is None
         while sum(path.startswith(("/latest/meta", "/metadata/sch")) for path in cloud.asked) < 6:
             time.sleep(0.005)
         assert interruption.take(print) is None

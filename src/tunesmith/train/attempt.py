@@ -11,16 +11,18 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from tunesmith.data.examples import Example, num_tokens
-from tunesmith.errors import TrainingFailed
 from tunesmith.runfolder import RunFolder
-from tunesmith.train import checkpoints, order, rng
+from tunesmith.train import checkpoints, order, preflight, rng
 from tunesmith.train.adapters import save_trained
 from tunesmith.train.checkpoints import Checkpoint
+from tunesmith.train.forecast import Forecast
+from tunesmith.train.health import Health
 from tunesmith.train.measure import measure
 from tunesmith.train.method import Method, Work
 from tunesmith.train.speed import Speed, memory_bytes
 from tunesmith.train.tools import Tools
 from tunesmith.train.trainer import Exact, StepDone
+from tunesmith.train.watchdog import Watchdog
 from tunesmith.types import Stop
 
 NUM_CHECKPOINTS = 20
@@ -50,6 +52,7 @@ class Attempt:
     """`train` trains the steps that are left; `at_step` is called by the trainer after each."""
 
     trainer: Exact
+    forecast: Forecast
 
     def __init__(
         self, work: Work, method: Method, held_out: Sequence[Example], folder: RunFolder, tools: Tools, made_from: dict[str, str],
@@ -72,6 +75,13 @@ class Attempt:
         ends = order.epoch_ends(work.rows_per_epoch, len(work.steps[0]), self.total)
         self._adapter_steps = order.thinned(ends, most=NUM_CHECKPOINTS, last=work.recipe.checkpoints.adapters)
         self._losses: deque[float] = deque(self.measured.losses, maxlen=max(1, self.total // 10))
+        method = work.recipe.method
+        self._health = Health((method.learning_rate or 0.0) * method.learning_rate_multiplier)
+        self._shrink = 1
+        if start is not None:
+            self._health.restore(start.state["health"])
+            self._shrink = start.state["shrink"]
+        self._watchdog = Watchdog(self.step)
 
     def train(self) -> bool:
         """True when all steps are done, False when it was paused or cancelled."""
@@ -85,16 +95,23 @@ class Attempt:
             numbers = self.work.recipe.method.model_dump()
             self.tools.emit("phase", phase="training", message=f"Training, {self.total} steps", hyperparameters=numbers)
             self._speed.begin()
-            self.trainer.train()
+            self.forecast.begin()
+            with self._watchdog.watching():
+                self.trainer.train()
         return not self.stopped
 
     def at_step(self, done: StepDone) -> bool:
         """Called after each optimizer step; True stops the trainer."""
-        if not math.isfinite(done.loss) or not math.isfinite(done.grad_norm):
-            raise TrainingFailed(
-                f"The loss is no number any more at step {done.step}.", hint="Lower method.learning_rate, then resume or retrain."
-            )
+        with self._watchdog.step_done():
+            return self._boundary(done)
+
+    def _boundary(self, done: StepDone) -> bool:
+        self._health.check(done.step, done.loss, done.grad_norm)
         self.step = done.step
+        if self.trainer.shrink != self._shrink:
+            self._shrink = self.trainer.shrink
+            smaller = f"micro-batches are {self._shrink} times smaller, the steps stay the same"
+            self.tools.emit("warning", message=f"The memory ran out at step {done.step}: {smaller}.")
         wanted = self.tools.should_stop()
         if done.step == self.total and wanted != "cancel":
             wanted = None  # what is left takes no longer than leaving
@@ -120,6 +137,7 @@ class Attempt:
         self.measured.tokens_seen += seen
         self._losses.append(done.loss)
         self._speed.step(seen)
+        self._foretell()
         self.tools.emit(
             "step",
             step=done.step,
@@ -135,9 +153,26 @@ class Attempt:
             **done.numbers,
         )
 
+    def _foretell(self) -> None:
+        """Once, after the first steps of an attempt: how long the rest takes."""
+        rest = self.forecast.at_step(self._speed.newest_seconds, pauses_left=self._pauses_left())
+        if rest is not None:
+            message = f"By its first {len(self.forecast.seconds)} steps the rest takes {rest['rest_seconds'] / 60:.1f} minutes"
+            self.tools.emit("plan", step=self.step, message=message, **rest)
+
+    def _pauses_left(self) -> float:
+        """Seconds of the evaluations and savings that are still to come, each by how long its kind took the last time."""
+        left = range(self.step, self.total + 1)
+        counts = {
+            "evaluation": sum(step % self._evaluate_every == 0 or step == self.total for step in left) if self.held_out else 0,
+            "checkpoint": sum(step % self._checkpoint_every == 0 or step == self.total for step in left),
+            "adapter": sum(step in self._adapter_steps for step in left),
+        }
+        return sum(count * self._speed.pauses.get(kind, 0.0) for kind, count in counts.items())
+
     def _evaluate(self) -> dict[str, float]:
-        with self._speed.paused():
-            micro = self.trainer.args.per_device_train_batch_size
+        with self._speed.paused("evaluation"):
+            micro = max(1, self.trainer.args.per_device_train_batch_size // self._shrink)
             found = measure(
                 self.method, self.trainer.model, self.held_out, self.work, batch_size=micro, pad_id=self.trainer.pad_id
             )
@@ -147,7 +182,7 @@ class Attempt:
     def _save_adapter(self) -> None:
         """What was learned by an epoch's end, to be served. It comes before the checkpoint: who resumes there has it."""
         recipe, artifacts = self.work.recipe, self.folder.artifacts
-        with self._speed.paused():
+        with self._speed.paused("adapter"):
             info = save_trained(self.trainer.model, artifacts / f"step-{self.step}", self.work.base, recipe)
             # One more than are served: whoever serves them has an epoch's time to let go of the oldest.
             old = [path for path in checkpoints.folders(artifacts) if (checkpoints.step_of(path) or 0) <= self.step]
@@ -159,13 +194,20 @@ class Attempt:
     def _save(self) -> None:
         states = rng.capture()
         self.measured.losses = list(self._losses)
-        with self._speed.paused():
+        with self._speed.paused("checkpoint"):
             path = checkpoints.write(
                 self.folder.checkpoints,
                 Checkpoint(
                     self.step,
                     {**self.trainer.tensors(), "rng": states.tensors},
-                    {"made_from": self.made_from, "rng": states.values, "measured": asdict(self.measured)},
+                    {
+                        "made_from": self.made_from,
+                        "rng": states.values,
+                        "measured": asdict(self.measured),
+                        "health": self._health.state(),
+                        "shrink": self._shrink,
+                        "cut": preflight.cut(self.work),
+                    },
                 ),
                 keep=self.work.recipe.checkpoints.keep,
             )

@@ -126,7 +126,9 @@ class Interruption:
 
     def take(self, tell: Callable[[str], Any]) -> Notice | None:
         """What was noticed, if it is new or final. `tell` is told the reason, once."""
-        self._is_asked = True
+        if not self._is_asked:
+            self._is_asked = True
+            self._begin()
         noticed = self._noticed
         if noticed is None or (noticed == self._told and not noticed.is_final):
             return None
@@ -137,15 +139,18 @@ class Interruption:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Listens to SIGTERM and to the clouds while it lasts. In the main thread only."""
+        """Listens to SIGTERM, and from the first `take` on to the clouds, while it lasts. In the main thread only."""
         before = signal.signal(signal.SIGTERM, self._on_signal)
-        for cloud, address in self._clouds.items():
-            threading.Thread(target=self._watch, args=(CLOUDS[cloud], address), name=f"notices-{cloud}", daemon=True).start()
         try:
             yield
         finally:
             self._ended.set()
             signal.signal(signal.SIGTERM, before)
+
+    def _begin(self) -> None:
+        """Threads begin when somebody asks first: before that nothing can be saved, and whoever has threads does not fork."""
+        for cloud, address in self._clouds.items():
+            threading.Thread(target=self._watch, args=(CLOUDS[cloud], address), name=f"notices-{cloud}", daemon=True).start()
 
     def _on_signal(self, number: int, frame: object) -> None:
         if not self._is_asked:

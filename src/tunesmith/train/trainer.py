@@ -12,11 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from tunesmith.train import rng, schedule
+from tunesmith.train import memory, rng, schedule
 from tunesmith.train.adapters import begin, peft_config
 from tunesmith.train.batches import micro_batches
 from tunesmith.train.checkpoints import Checkpoint, Tensors
-from tunesmith.train.method import Method, Model, Work
+from tunesmith.train.method import Batch, Method, Model, Work
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 """A recipe's `compute.optimizer` -> the Trainer's name for it."""
@@ -64,6 +64,9 @@ class Exact(Trainer):  # type: ignore[misc]
         self._first_step = start.step if start else 0
         self._rng = rng.RandomStates(start.tensors["rng"], start.state["rng"]) if start else None
         self._sums: dict[str, list[float]] = {}
+        self._step_rows: list[int] = []
+        self.shrink: int = start.state["shrink"] if start else 1
+        """Micro-batches are this many times smaller than was asked for, because memory ran out."""
         for name, parameter in self._trained():
             # TRL rounds a QLoRA's adapter to bfloat16; small updates would be lost in it.
             parameter.data = parameter.data.float()
@@ -104,25 +107,49 @@ class Exact(Trainer):  # type: ignore[misc]
     # -- one step -----------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """What the loader gives is a whole step: its micro-batches, of which one may have more than another."""
+        """What the loader gives is a whole step: its rows' numbers. It reads ahead, so it makes no batches: they may shrink."""
         # Its own generator: the loader would otherwise draw from the global one, and a resumed run would differ.
         return DataLoader(
             self._work.steps[self._first_step :],  # type: ignore[arg-type]
             batch_size=None,
-            collate_fn=lambda step: micro_batches(step, self._work, self._method, self.pad_id),
+            collate_fn=lambda step: step,
             generator=torch.Generator(),
         )
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        batches = next(epoch_iterator)
-        self._sums = {}
+        self._step_rows = next(epoch_iterator)
+        batches = self._micro_batches()
         return [batches], sum(self._method.num_terms(batch) for batch in batches)
+
+    def _micro_batches(self) -> list[Batch]:
+        return micro_batches(self._step_rows, self._work, self._method, self.pad_id, self.shrink)
 
     def training_step(self, model: Model, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """As the trainer's, without walking over all modules to tell them that this is training: a twentieth of a small step."""
         if self._rng is not None:
             rng.restore(self._rng)
             self._rng = None
+        while True:
+            try:
+                return self._gradients(model, inputs, num_items_in_batch)
+            except memory.ERRORS as error:
+                if not memory.is_out_of_memory(error) or len(inputs) >= len(self._step_rows):
+                    raise
+            # Here, where nothing holds what the failed pass had made.
+            inputs = self._smaller(len(inputs))
+
+    def _smaller(self, num_batches: int) -> list[Batch]:
+        """The step's batches, twice as small and more; the step stays the same."""
+        self.model.zero_grad()
+        memory.free()
+        batches: list[Batch] = []
+        while len(batches) <= num_batches:
+            self.shrink *= 2
+            batches = self._micro_batches()
+        return batches
+
+    def _gradients(self, model: Model, inputs: list[Batch], num_items_in_batch: Any) -> torch.Tensor:
+        self._sums = {}
         losses = []
         for batch in inputs:
             batch = self._prepare_inputs(batch)
