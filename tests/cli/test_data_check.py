@@ -53,7 +53,7 @@ def write(tmp_path, *rows) -> Path:
 def test_a_good_file_is_counted_and_shown_with_its_loss_mask(base):
     done = check(base, SUPPORT_DESK / "train.jsonl")
     assert done.exit_code == 0, done.output
-    assert "320 of 320 can be used" in done.stdout
+    assert "320 read = 320 to train on + 0 set aside" in done.stdout
     assert "Format           chat" in done.stdout
     assert "min " in done.stdout
     assert "p95 " in done.stdout
@@ -83,7 +83,7 @@ def test_problems_are_listed_with_their_line_and_fail_the_check(base, tmp_path):
     path = write(tmp_path, GOOD, "{oops", GOOD, {"messages": GOOD["messages"][:1]})
     done = check(base, path)
     assert done.exit_code == 1
-    assert "2 of 4 can be used" in done.stdout
+    assert "4 read = 2 to train on + 2 set aside" in done.stdout
     assert "line 2: It is not JSON" in done.stdout
     assert "line 4: There is no assistant message, so there is nothing to learn." in done.stdout
     assert "line 3 = line 1" in done.stdout

@@ -24,7 +24,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("File", Text(report["file"]))
     table.add_row("Format", report["format"])
-    table.add_row("Rows", f"{report['usable']} of {report['rows']} can be used")
+    table.add_row("Rows", rows_line(report["rows"], {"to train on": report["usable"]}, report["set_aside"]))
     for reason, count in list(report["set_aside"].items())[:MAX_REASONS]:
         table.add_row("", Text(f"{count} set aside: {reason}", style="red"))
     if len(report["set_aside"]) > MAX_REASONS:
@@ -43,6 +43,12 @@ def show(console: Console, report: dict[str, Any]) -> None:
     table.add_row("Problems", Text(str(len(report["problems"])), style="red" if report["problems"] else "green"))
     console.print(table)
     _show_problems(console, report)
+
+
+def rows_line(num_rows: int, parts: dict[str, int], set_aside: dict[str, int]) -> str:
+    """Where the rows of a file went: the parts and what was set aside are all of them."""
+    told = [f"{count} {name}" for name, count in {**parts, "set aside": sum(set_aside.values())}.items()]
+    return f"{num_rows} read = {' + '.join(told)}"
 
 
 def _duplicates(report: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`tunesmith jobs list|show|cancel|logs`: fine-tuning jobs of a data directory, or of a server with --url and --key.
+"""`tunesmith jobs create|list|show|cancel|logs`: fine-tuning jobs of a data directory, or of a server with --url and --key.
 
 Both sources answer with OpenAI's objects, so that what is printed and what --json gives do not depend on where it came from.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from tunesmith.cli.database import opened
+from tunesmith.cli.job_create import create
 from tunesmith.types import TERMINAL
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tunesmith.db.session import Database
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tuning jobs.", add_completion=False, rich_markup_mode=None)
+
+app.command("create")(create)
 
 DATA_DIR = typer.Option(Path(".tunesmith"), envvar="TUNESMITH_DATA_DIR", help="The server's folder.")
 URL = typer.Option(None, help="Ask this server instead, such as http://127.0.0.1:8040/v1.")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tunesmith.cli import local_run
+from tunesmith.cli.data_report import rows_line
 from tunesmith.errors import Interrupted, InvalidRecipe, InvalidRequest
 from tunesmith.recipes.run import Recipe, load, merge, parse
 from tunesmith.runfolder import INTERRUPTED, Event, RunFolder
@@ -123,5 +124,10 @@ def _tell(console: Console, folder: RunFolder, result: dict[str, Any]) -> None:
     if "eval_loss" in metrics:
         told += f", held-out loss {metrics['eval_loss_before']:.4f} -> {metrics['eval_loss']:.4f}"
     console.print(f"{told} after {result['steps']} steps and {result['trained_tokens']:,} tokens.", highlight=False)
+    data = result["data"]
+    parts = {"trained": data["train"]} | ({} if "validation" in data else {"held out": data["held_out"]})
+    console.print(f"Rows: {rows_line(data['rows'], parts, data['set_aside'])}", highlight=False)
+    for reason, count in data["set_aside"].items():
+        console.print(f"  {count} set aside: {reason}", highlight=False, markup=False)
     adapter = folder.root / result["adapter"]["path"]
     console.print(f"The {adapter.name} is {adapter}\nMeasure it with: tunesmith eval {folder.root}", highlight=False)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tunesmith.data import dataset
+from tunesmith.data import dataset, report
 from tunesmith.data.examples import Example, as_json, num_tokens
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.errors import InvalidRecipe, TrainingFailed
@@ -43,6 +43,8 @@ def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> di
     max_positions = base.max_positions - recipe.adapter.num_virtual
     max_length = recipe.method.max_length or max_positions
     data = dataset.build(recipe.data, folder.root, tokenizer, max_length=max_length, seed=recipe.seed, method=recipe.method)
+    for sentence in report.warnings(data.report):
+        tools.emit("warning", message=sentence)
     recipe = resolve(recipe, hidden_size=base.hidden_size, num_rows=len(data.train), max_positions=max_positions)
     start = checkpoints.newest(folder.checkpoints, lambda message: tools.emit("warning", message=message))
     made_from = {"base_revision": base.revision, "rows": _digest(data.train)}
