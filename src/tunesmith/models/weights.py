@@ -3,6 +3,8 @@
 Beside `loader` this is the only place that reads a base's weights; both read the files that `shelf` names, never pickle.
 """
 
+from collections.abc import Mapping
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -21,3 +23,9 @@ def read_weights(base: Base, *, dtype: torch.dtype, device: str = "cpu") -> dict
         except (OSError, SafetensorError) as error:
             raise InvalidRequest(f"{base.id} cannot be loaded: {name}: {error}.", hint="Get its files again.") from error
     return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+
+
+def in_dtype(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The same in another precision; names that share a tensor, as a head and its embedding may, go on sharing one."""
+    made: dict[int, torch.Tensor] = {}
+    return {name: made.setdefault(tensor.data_ptr(), tensor.to(dtype)) for name, tensor in tensors.items()}

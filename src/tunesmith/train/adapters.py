@@ -14,14 +14,19 @@ from transformers import PreTrainedTokenizerBase
 
 from tunesmith.models.artifact import AdapterInfo, save_adapter
 from tunesmith.models.catalog import Base
+from tunesmith.models.weights import in_dtype
 from tunesmith.models.whole import save_whole
 from tunesmith.recipes.adapter import Adapter, FullAdapter, LoraAdapter, PrefixAdapter, PromptAdapter, PTuningAdapter
+from tunesmith.recipes.method import RewardMethod
 from tunesmith.recipes.run import Recipe
 
 
 def peft_config(recipe: Recipe, base: Base) -> PeftConfig | None:
     """PEFT's configuration of `recipe.adapter` on `base`; None when there is no adapter, and all weights train."""
-    return CONFIGS[type(recipe.adapter)](recipe.adapter)
+    config = CONFIGS[type(recipe.adapter)](recipe.adapter)
+    if isinstance(recipe.method, RewardMethod) and config is not None:
+        config.task_type = "SEQ_CLS"  # PEFT then trains the head `score` whole, and saves it
+    return config
 
 
 def _lora(adapter: LoraAdapter) -> PeftConfig:
@@ -122,8 +127,7 @@ def save_trained(model: Any, folder: Path, base: Base, recipe: Recipe) -> Adapte
     if not isinstance(recipe.adapter, FullAdapter):
         return save_adapter(model, folder, base, recipe)
     dtype = torch.float32 if model.device.type == "cpu" else torch.bfloat16
-    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    return save_whole(model, tensors, folder, base, dtype=str(dtype).removeprefix("torch."))
+    return save_whole(model, in_dtype(model.state_dict(), dtype), folder, base, dtype=str(dtype).removeprefix("torch."))
 
 
 def folder_name(recipe: Recipe) -> str:
