@@ -13,13 +13,23 @@ and 2e-5, dpo 5e-6 and 5e-7, orpo 5e-6 for all weights. KTO's authors take dpo's
 """
 
 
-def learning_rate(hidden_size: int) -> float:
+SOFT_RATES: dict[str, float] = {"prompt": 0.05, "p_tuning": 1e-3, "prefix": 0.4}
+"""Kind of soft prompt -> its learning rate, at any width: few numbers must move far.
+
+Source: measured on the built-in base (docs/results.md; at a fifth of it prefix learns nothing in 200 steps). The authors of prompt
+tuning use 0.3 with another optimizer (Lester et al. 2021, section 3), PEFT's documentation 0.03.
+"""
+
+
+def learning_rate(hidden_size: int, adapter: str = "lora") -> float:
     """Peak LoRA learning rate of supervised fine-tuning by width: 5e-4 * (2000 / hidden_size) ** 0.781.
 
     Source: the fit for Llama models in Schulman et al., "LoRA Without Regret" (2025), which is ten times their fit for all
-    weights. Kept between 5e-5 and 5e-3, since the fit saw no width under 2,048.
+    weights. Kept between 5e-5 and 5e-3, since the fit saw no width under 2,048. All weights take a tenth of it.
     """
-    return min(5e-3, max(5e-5, 5e-4 * math.pow(2000 / hidden_size, 0.781)))
+    if adapter in SOFT_RATES:
+        return SOFT_RATES[adapter]
+    return (0.1 if adapter == "full" else 1.0) * min(5e-3, max(5e-5, 5e-4 * math.pow(2000 / hidden_size, 0.781)))
 
 
 def epochs(num_rows: int) -> float:
@@ -48,6 +58,6 @@ def resolve(recipe: Recipe, *, hidden_size: int, num_rows: int, max_positions: i
         "epochs": method.epochs or epochs(num_rows),
         "batch_size": size,
         "micro_batch_size": method.micro_batch_size or size,
-        "learning_rate": method.learning_rate or learning_rate(hidden_size) * RATES.get(method.type, 1.0),
+        "learning_rate": method.learning_rate or learning_rate(hidden_size, recipe.adapter.type) * RATES.get(method.type, 1.0),
         "max_length": method.max_length or max_positions,
     })})
