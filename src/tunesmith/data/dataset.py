@@ -4,17 +4,23 @@ Every row of the files is in the result or in the error; with `bad_rows: skip` i
 Rows that ask the same stay on one side of the split. Knows templates only through `chat_template`, and nothing of batches.
 """
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 from transformers import PreTrainedTokenizerBase
 
+from tunesmith.data import tokens
 from tunesmith.data.chat_template import EncodedRow, encode, encode_pair
 from tunesmith.data.examples import Example, Judged, Pair, sides
 from tunesmith.data.formats import Problem, Row, RowFile, fingerprint, question, set_aside
+from tunesmith.data.parallel import mapped
 from tunesmith.data.skills import BANDS, generate
 from tunesmith.errors import InvalidData
 from tunesmith.recipes.data import DataRecipe
@@ -67,7 +73,7 @@ class Encoded(NamedTuple):
     line: int
     question: bytes
     content: bytes
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
 
 
 @dataclass
@@ -95,15 +101,57 @@ def build(
     max_length: int,
     seed: int,
     method: Method | None = None,
+    cache: Path | None = None,
 ) -> Dataset:
     """The dataset of a recipe, paths taken from `folder`. `max_length` is in tokens; a longer row is an error, never cut.
 
     The same seed gives the same split. `method` says which formats can be used (by default sft's). Raises BadRows, or InvalidData
     for a file that cannot be read, has nothing to train on or holds what the method cannot use.
+
+    With `cache`, a folder, the examples lie in a file there, made once for equal files and choices (see `tokens.py`), and not in
+    memory; what is known of each row beside them is about 300 bytes.
     """
     method = method or SftMethod()
-    files = [_opened(folder / name, data, tokenizer, max_length, method) for name in (data.train, data.validation) if name]
+    paths = [folder / name for name in (data.train, data.validation) if name]
+    if cache is None:
+        return _made(paths, data, tokenizer, max_length, seed, method, tuple)
+    choices = data.model_dump(mode="json", exclude={"train", "validation"})
+    name = tokens.key(_there(paths), choices, max_length, seed, sorted(method.formats), _told(tokenizer))
+    path = cache / f"{name}.safetensors"
+    if (found := tokens.find(path)) is not None:
+        file, told = found
+        train, held_out = (tokens.Stored(file, numpy.array(told[side], "<i8")) for side in ("train", "held_out"))
+        return Dataset(train, held_out, told["rehearsal_per_epoch"], told["report"])
+    writer = tokens.Writer(path)
+    try:
+        made = _made(paths, data, tokenizer, max_length, seed, method, writer.add, writer.finish)
+    finally:
+        writer.close()
+    sides = {"train": tokens.numbers(made.train), "held_out": tokens.numbers(made.held_out)}
+    writer.tell({**sides, "rehearsal_per_epoch": made.rehearsal_per_epoch, "report": made.report})
+    return made
+
+
+def _there(paths: list[Path]) -> list[Path]:
+    """The files; one that is missing is left to whoever opens it."""
+    return [path for path in paths if path.is_file()]
+
+
+def _told(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What of a tokenizer decides the ids: its file, its template, and the code that reads both."""
+    content = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    versions = [version(name) for name in ("transformers", "tokenizers", "jinja2")]
+    return [hashlib.sha256(content.encode()).hexdigest(), str(tokenizer.chat_template), str(tokenizer.eos_token), *versions]
+
+
+def _made(
+    paths: list[Path], data: DataRecipe, tokenizer: PreTrainedTokenizerBase, max_length: int, seed: int, method: Method,
+    keep: Callable[[Sequence[Example]], Sequence[Example]], finish: Callable[[], Any] = lambda: None,
+) -> Dataset:
+    """Reads, splits and reports. `keep` takes a row's examples when it is read; they are read again after `finish`."""
+    files = [_opened(path, data, tokenizer, max_length, method, keep) for path in paths]
     refuse_unused(files)
+    finish()
     train, held_out = split(files[0].rows, data.held_out if len(files) == 1 else 0.0, seed)
     if not train:
         raise InvalidData(f"{files[0].name} has no row left to train on.", hint="Hold out less, or add rows.")
@@ -114,7 +162,7 @@ def build(
 
 
 def _report(
-    files: list[Opened], train: list[Encoded], held_out: list[Encoded], examples: list[Example], per_epoch: int
+    files: list[Opened], train: list[Encoded], held_out: list[Encoded], examples: Sequence[Example], per_epoch: int
 ) -> dict[str, Any]:
     """`rows` of the training file are `train`, `held_out` (if it has no file of its own) and those of `set_aside`."""
     problems = [problem for file in files for problem in file.problems]
@@ -132,21 +180,24 @@ def _report(
         "over_long": sum(problem.check == OVER_LONG for problem in problems),
         "duplicates": len(duplicates(train)),
         "leaked": num_leaked(train, held_out),
-        "tokens": lengths([row for example in examples for row in sides(example)]),
+        "tokens": lengths(examples),
     }
     if len(files) > 1:
         report["validation"] = {"rows": files[1].num_rows, "held_out": len(held_out), "set_aside": set_aside(files[1].problems)}
     return report
 
 
-def _examples(rows: list[Encoded]) -> list[Example]:
-    return [example for item in rows for example in item.examples]
+def _examples(rows: list[Encoded]) -> Sequence[Example]:
+    return tokens.stored([item.examples for item in rows])
 
 
-def _opened(path: Path, data: DataRecipe, tokenizer: PreTrainedTokenizerBase, max_length: int, method: Method) -> Opened:
+def _opened(
+    path: Path, data: DataRecipe, tokenizer: PreTrainedTokenizerBase, max_length: int, method: Method,
+    keep: Callable[[Sequence[Example]], Sequence[Example]],
+) -> Opened:
     """A file of the run. Raises BadRows unless the recipe says that such rows are skipped and there are others."""
     skips = data.duplicates == "skip"
-    opened = open_rows(RowFile(path, data), tokenizer, max_length, skip_duplicates=skips, method=method)
+    opened = open_rows(RowFile(path, data), tokenizer, max_length, skip_duplicates=skips, method=method, keep=keep)
     refused = [problem for problem in opened.problems if problem.check != "duplicate"]
     if refused and (data.bad_rows == "refuse" or not opened.rows):
         raise BadRows(refused, opened.num_rows)
@@ -161,11 +212,33 @@ def open_rows(
     skip_duplicates: bool = False,
     method: Method | None = None,
     watch: Callable[[Iterable[Row | Problem]], Iterable[Row | Problem]] = iter,
+    keep: Callable[[Sequence[Example]], Sequence[Example]] = tuple,
 ) -> Opened:
-    """Every row of the file, encoded, or its problem; `watch` sees them pass. Raises InvalidData for a format that the method, if
-    given, cannot use."""
+    """Every row of the file, encoded, or its problem; `watch` sees them pass, `keep` takes their examples.
+
+    Many rows are encoded in several processes. Raises InvalidData for a format that the method, if given, cannot use.
+    """
     opened = Opened(source.path.name, source.unit, source.format)
     seen: dict[bytes, int] = {}
+
+    def encoded(item: Row | Problem) -> Encoded | Problem:
+        return item if isinstance(item, Problem) else _encoded(item, source.path.name, source.unit, tokenizer, max_length)
+
+    for found in mapped(encoded, _usable(source, method, watch)):
+        if isinstance(found, Encoded) and skip_duplicates and (first := seen.setdefault(found.content, found.line)) != found.line:
+            reason = f"It repeats {source.unit} {first}."
+            found = Problem(source.path.name, found.line, reason, source.unit, "duplicate")
+        if isinstance(found, Problem):
+            opened.problems.append(found)
+        else:
+            opened.rows.append(found._replace(examples=keep(found.examples)))
+    opened.format, opened.unused = source.format, frozenset(source.unused)
+    return opened
+
+
+def _usable(
+    source: RowFile, method: Method | None, watch: Callable[[Iterable[Row | Problem]], Iterable[Row | Problem]]
+) -> Iterator[Row | Problem]:
     for item in watch(source):
         if method is not None and source.format not in method.formats | {"auto"}:
             what = HOLDS.get(source.format, "answers to learn")
@@ -174,28 +247,19 @@ def open_rows(
                 hint=f"It takes {', '.join(sorted(method.formats))}; docs/methods.md says which method is for which data.",
                 param="training_file",
             )
-        found = item if isinstance(item, Problem) else _encoded(item, source, tokenizer, max_length)
-        if isinstance(found, Encoded) and skip_duplicates and (first := seen.setdefault(found.content, found.line)) != found.line:
-            reason = f"It repeats {source.unit} {first}."
-            found = Problem(source.path.name, found.line, reason, source.unit, "duplicate")
-        if isinstance(found, Problem):
-            opened.problems.append(found)
-        else:
-            opened.rows.append(found)
-    opened.format, opened.unused = source.format, frozenset(source.unused)
-    return opened
+        yield item
 
 
-def _encoded(row: Row, source: RowFile, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded | Problem:
+def _encoded(row: Row, file: str, unit: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded | Problem:
     """The row with its ids; one that the template refuses or that is over-long as its problem."""
     try:
         examples = to_examples(tokenizer, row)
     except InvalidData as error:
-        return Problem(source.path.name, row.line, str(error), source.unit)
+        return Problem(file, row.line, str(error), unit)
     longest = max(len(side.ids) for example in examples for side in sides(example))
     if longest > max_length:
         reason = f"It has {longest} tokens, more than the limit of {max_length}; shorten or split it."
-        return Problem(source.path.name, row.line, reason, source.unit, OVER_LONG)
+        return Problem(file, row.line, reason, unit, OVER_LONG)
     return Encoded(row.line, question(row), fingerprint(row), examples)
 
 
@@ -267,9 +331,10 @@ def num_leaked(train: list[Encoded], held_out: list[Encoded]) -> int:
     return sum(item.question in asked for item in held_out)
 
 
-def lengths(rows: Sequence[EncodedRow]) -> dict[str, int]:
+def lengths(examples: Sequence[Example]) -> dict[str, int]:
     """Tokens: total, trained, and of a row min, median, p95 and max."""
-    sizes = sorted(len(row.ids) for row in rows)
+    sizes, trained = tokens.sizes(examples)
+    sizes.sort()
     at = {name: sizes[min(len(sizes) - 1, int(len(sizes) * share))] if sizes else 0
           for name, share in (("min", 0.0), ("median", 0.5), ("p95", 0.95), ("max", 1.0))}
-    return {"total": sum(sizes), "trained": sum(row.num_trained for row in rows), **at}
+    return {"total": sum(sizes), "trained": trained, **at}

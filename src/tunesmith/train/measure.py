@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from tunesmith.data.examples import Example, num_tokens
+from tunesmith.data import tokens
+from tunesmith.data.examples import Example
 from tunesmith.train.method import Method, Model, Work
 
 
@@ -17,9 +18,10 @@ def measure(
     model.eval()
     loss, terms = 0.0, 0.0
     sums: dict[str, list[float]] = {}
-    ordered = sorted(rows, key=num_tokens)
+    lengths = tokens.lengths(rows)
+    ordered = sorted(range(len(rows)), key=lengths.__getitem__)
     for start in range(0, len(ordered), batch_size):
-        batch = method.collate(ordered[start : start + batch_size], pad_id)
+        batch = method.collate([rows[number] for number in ordered[start : start + batch_size]], pad_id)
         found = method.loss(model, {name: value.to(work.device) for name, value in batch.items()}, work)
         loss += found.total.item()
         terms += float(found.num_terms)
