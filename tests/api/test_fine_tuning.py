@@ -124,6 +124,10 @@ def test_a_job_can_be_ordered_for_every_method_and_adapter_kind_of_the_tables(cl
         with pytest.raises(openai.BadRequestError, match="trains the base away, with which .* compares"):
             order(client, broken_file, extra_body=asked)
         return
+    if method == "reward" and adapter != "lora":
+        with pytest.raises(openai.BadRequestError, match="adapter.type must be lora"):
+            order(client, broken_file, extra_body=asked)
+        return
     job = order(client, broken_file, extra_body=asked)
     assert (job.to_dict()["recipe"]["method"]["type"], job.to_dict()["recipe"]["adapter"]["type"]) == (method, adapter)
 

@@ -121,8 +121,8 @@ def test_a_method_or_adapter_of_the_recipe_that_is_not_there_is_refused_by_name(
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_every_method_and_adapter_of_the_tables_can_be_asked(method, adapter):
-    if adapter == "full" and METHODS[method]().needs_reference:
-        return  # tests/api has the refusal
+    if (adapter == "full" and METHODS[method]().needs_reference) or (method == "reward" and adapter != "lora"):
+        return  # tests/api has the refusals
     made = recipe(recipe={"method": {"type": method}, "adapter": {"type": adapter}})
     assert (type(made.method), type(made.adapter)) == (METHODS[method], ADAPTERS[adapter])
 

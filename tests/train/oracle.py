@@ -12,7 +12,7 @@ from tunesmith.data.chat_template import EncodedRow
 from tunesmith.data.examples import Example
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.models.catalog import find_base
-from tunesmith.models.loader import load_base
+from tunesmith.models.loader import Head, load_base
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.run import Recipe, parse
 from tunesmith.train.method import Method, Work
@@ -36,9 +36,9 @@ def parts(row: EncodedRow) -> tuple[list[int], list[int]]:
     return row.ids[:start], row.ids[start:end]
 
 
-def trl(trainer: type, config: type, columns: dict[str, list[Any]], folder: Path, **options: Any) -> Any:
+def trl(trainer: type, config: type, columns: dict[str, list[Any]], folder: Path, *, head: Head = "words", **options: Any) -> Any:
     """A trainer of TRL's over the rows `columns` with a LoRA that is no longer at its start, so that all gradients are felt."""
-    model = load_base(BASE, "none")
+    model = load_base(BASE, "none", head=head)
     made = trainer(
         model=model,
         args=config(
@@ -47,11 +47,13 @@ def trl(trainer: type, config: type, columns: dict[str, list[Any]], folder: Path
         ),
         train_dataset=Dataset.from_dict(columns),
         processing_class=TOKENIZER,
-        peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(
+            r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM" if head == "words" else "SEQ_CLS"
+        ),
     )
     generator = torch.Generator().manual_seed(1)
     for name, parameter in made.model.named_parameters():
-        if "lora_B" in name:
+        if parameter.requires_grad and ("lora_B" in name or "score" in name):
             parameter.data.normal_(0, 0.02, generator=generator)
     return made
 

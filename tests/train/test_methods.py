@@ -1,14 +1,20 @@
 """Every method beside sft, run in this process on the built-in base: what it tells, that it learns, that resuming is exact."""
 
 import pytest
+import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 
+from tunesmith.data.examples import sides
 from tunesmith.errors import InvalidData, InvalidRecipe
+from tunesmith.models.artifact import HEAD, read_adapter
+from tunesmith.models.loader import load_base
 from tunesmith.recipes.method import METHODS as RECIPES
 from tunesmith.recipes.run import parse
 from tunesmith.runfolder import RunFolder
 from tunesmith.train.methods import METHODS
 
+from .oracle import BASE, examples
 from .preferences import judged, pairs, write
 from .small import Recorder
 
@@ -20,6 +26,7 @@ CASES = {
     "simpo": {"type": "dpo", "loss": "simpo"},
     "kto": {"type": "kto"},
     "orpo": {"type": "orpo"},
+    "reward": {"type": "reward"},
 }
 REWARDS = {"rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected"}
 
@@ -68,7 +75,7 @@ def test_a_run_tells_rewards_at_each_step_and_of_the_held_out_rows_before_and_af
     metrics = result["metrics"]
     assert 0 <= metrics["eval_rewards/accuracies_before"] <= 1
     assert metrics["eval_rewards/accuracies"] == measured[-1]["rewards/accuracies"]
-    assert result["hyperparameters"]["beta"] > 0
+    assert 0 < result["hyperparameters"]["learning_rate"] < 1
 
 
 def test_what_was_rejected_falls_behind_what_was_chosen(straight):
@@ -98,6 +105,22 @@ def test_before_the_first_step_model_and_reference_are_the_same(straight):
         assert (before["rewards/margins"], before["rewards/accuracies"]) == (0.0, 0.5)
 
 
+def test_a_reward_model_ends_as_a_lora_with_its_head_which_gives_no_answers(tmp_path):
+    folder = make(tmp_path / "run", {"type": "reward"})
+    result = run(folder, Recorder())
+    assert (result["adapter"]["kind"], result["adapter"]["rank"]) == ("reward", 4)
+    info = read_adapter(folder.artifacts / "adapter")
+    assert info.content_hash == result["adapter"]["content_hash"]
+    assert "score" not in info.targets
+    tensors = adapter(folder)
+    assert tensors[HEAD].shape == (1, 256)
+    model = PeftModel.from_pretrained(load_base(BASE, "none", head="score"), str(folder.artifacts / "adapter"))
+    held = examples(tmp_path, pairs(12, 1)[:6], folder.recipe())
+    scores = [model(input_ids=torch.tensor([row.ids])).logits.item() for pair in held for row in sides(pair)]
+    margins = [chosen - rejected for chosen, rejected in zip(scores[::2], scores[1::2], strict=True)]
+    assert sum(margins) / 6 == pytest.approx(result["metrics"]["eval_rewards/margins"], abs=1e-5)
+
+
 def test_rows_of_another_method_are_refused_by_name(tmp_path):
     folder = make(tmp_path / "run", {"type": "dpo"})
     write(folder.root / "train.jsonl", judged(4, 1))
@@ -112,6 +135,8 @@ def test_rows_of_another_method_are_refused_by_name(tmp_path):
         ({"method": {"type": "kto", "micro_batch_size": 1}}, "kto needs micro batches of two"),
         ({"method": {"type": "orpo"}, "adapter": {"dropout": 0.1}}, "adapter.dropout must be 0 for orpo"),
         ({"method": {"type": "dpo"}, "data": {"train": "x.jsonl", "rehearsal": 0.2}}, "data.rehearsal"),
+        ({"method": {"type": "reward"}, "adapter": {"type": "prompt"}}, "adapter.type must be lora"),
+        ({"method": {"type": "reward"}, "adapter": {"use_dora": True}}, "without use_dora, for reward"),
         ({"method": {"type": "sft", "beta": 0.1}}, "method.beta"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
@@ -10,7 +10,7 @@ from tunesmith.data.chat_template import EncodedRow
 from tunesmith.data.examples import Pair
 from tunesmith.data.skills import generate
 from tunesmith.recipes.auto import resolve
-from tunesmith.train import dpo, kto, orpo, packing
+from tunesmith.train import dpo, kto, orpo, packing, reward
 
 from .oracle import TOKENIZER, examples, gradients, ours, parts, recipe, trl
 
@@ -37,8 +37,8 @@ def same(model, theirs, method, rows, asked, *, micro=NUMBER):
     two = gradients(model, theirs)
     assert len(two) > 10
     assert max(value.abs().max().item() for value in two.values()) > 1e-3
-    assert packing.set_up(model.get_base_model())
-    for packed in (False, True):
+    assert method.pack is None or packing.set_up(model.get_base_model())
+    for packed in (False, True) if method.pack else (False,):
         mine = ours(method, model, rows, asked, micro, packed=packed)
         assert mine.item() == pytest.approx(theirs.item(), abs=1e-5)
         one = gradients(model, mine)
@@ -126,6 +126,17 @@ def concatenated(pairs):
             labels[number, len(prompt) : size] = torch.tensor(answer)
         batch |= {f"{side}_input_ids": ids, f"{side}_attention_mask": mask, f"{side}_labels": labels}
     return batch
+
+
+def test_reward_is_trls_with_its_centring(tmp_path, pairs):
+    columns = {
+        side: [getattr(pair, side.removesuffix("_ids")).ids for pair in pairs] for side in ("chosen_ids", "rejected_ids")
+    }
+    options = {"center_rewards_coefficient": 0.05}
+    trainer = trl(RewardTrainer, RewardConfig, columns, tmp_path, head="score", max_length=None, **options)
+    trainer.model.eval()
+    theirs = trainer.compute_loss(trainer.model, batch_of(trainer, columns))
+    same(trainer.model, theirs, reward.METHOD, pairs, full(recipe(type="reward", **options)), micro=24)
 
 
 TEXT = {"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]}

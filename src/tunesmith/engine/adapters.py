@@ -222,6 +222,8 @@ class Adapters:
         return list(wanted)
 
     def _check(self, info: AdapterInfo) -> None:
+        if info.kind == "reward":
+            raise _unfit(info, "is a reward model: it gives scores, and no answers", "Ask an adapter that was trained to answer.")
         if info.base_revision != self._base_revision:
             raise _unfit(info, f"was trained on another revision of {info.base}",
                          "Serve the base that it was trained on, or train it again.")

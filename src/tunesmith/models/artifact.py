@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+HEAD = "base_model.model.score.weight"
+"""Of a reward model: the tensor [1, hidden size] that is multiplied with the last hidden state of a row."""
 OURS = "artifact.json"
 
 
-Kind = Literal["lora", "dora", "prompt", "prefix", "full"]
+Kind = Literal["lora", "dora", "reward", "prompt", "prefix", "full"]
 """A LoRA; one that learns the lengths of a layer's outputs too, so that its own output and the update are multiplied by
-`magnitude / norm(W + scaling B A)`; a soft prompt stored as embeddings (prompt tuning, p-tuning); one stored as keys and values
-(prefix tuning); no adapter, but all weights (`whole.py`)."""
+`magnitude / norm(W + scaling B A)`; one with a head that gives one number to a whole row (`HEAD`); a soft prompt stored as
+embeddings (prompt tuning, p-tuning); one stored as keys and values (prefix tuning); no adapter, but all weights (`whole.py`)."""
 
 SOFT_KINDS: dict[str, Kind] = {"PROMPT_TUNING": "prompt", "P_TUNING": "prompt", "PREFIX_TUNING": "prefix"}
 """By PEFT's `peft_type`."""
@@ -176,13 +178,13 @@ def _describe_lora(
 ) -> AdapterInfo:
     rank, alpha = int(config["r"]), float(config["lora_alpha"])
     scaling = _scaling(config, rank, alpha)
-    targets = tuple(sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors}))
+    targets = tuple(sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors if name != HEAD}))
     hashed: dict[str, Any] = {"rank": rank, "alpha": alpha, "targets": targets, "scaling": scaling, "base_revision": revision}
     scalings = tuple(_own_scalings(config, tensors, scaling))
     if scalings:
         hashed["scalings"] = scalings
-    kind: Kind = "dora" if config.get("use_dora") else "lora"
-    if kind == "dora":
+    kind: Kind = "reward" if HEAD in tensors else "dora" if config.get("use_dora") else "lora"
+    if kind != "lora":
         hashed["kind"] = kind
     return AdapterInfo(
         path=str(folder), content_hash=content_hash(tensors, hashed), rank=rank, alpha=alpha, scaling=scaling, targets=targets,
@@ -230,7 +232,7 @@ def check_servable(config: dict[str, Any], folder: Path) -> None:
     """Raises InvalidRequest unless PEFT's `config` is a LoRA or DoRA without additions, or a soft prompt: what can be served."""
     beyond = [
         name for name in ("modules_to_save", "target_parameters", "lora_bias", "trainable_token_indices")
-        if config.get(name)
+        if config.get(name) and not (name == "modules_to_save" and _is_reward(config))
     ]
     if config.get("bias", "none") != "none":
         beyond.append("bias")
@@ -241,6 +243,11 @@ def check_servable(config: dict[str, Any], folder: Path) -> None:
             f"The adapter in {folder} uses {', '.join(beyond)}, which is not served here.",
             hint="Train a plain LoRA, or merge it into the base.", code="adapter_not_supported",
         )
+
+
+def _is_reward(config: dict[str, Any]) -> bool:
+    """Is the only module that is saved whole the head that gives scores? PEFT names both heads that there may be."""
+    return config.get("task_type") == "SEQ_CLS" and set(config["modules_to_save"]) <= {"classifier", "score"}
 
 
 def _at(info: AdapterInfo, folder: Path) -> AdapterInfo:

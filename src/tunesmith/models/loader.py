@@ -3,41 +3,53 @@
 Training and serving load through here, so both stand on the same numbers. Knows nothing of adapters or requests.
 """
 
+from typing import Any, Literal
+
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 from transformers.utils import logging
 
 from tunesmith.errors import InvalidRequest
 from tunesmith.models.catalog import Base
 from tunesmith.types import Quantization
 
+SCORE = "score.weight"
+"""The head of a reward model, one row of hidden size; transformers' name."""
+Head = Literal["words", "score"]
+"""What stands on a base: a probability for each token of the vocabulary, or one number for a whole row."""
+
 
 def load_base(
-    base: Base, quantization: Quantization, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    base: Base, quantization: Quantization, *, dtype: torch.dtype = torch.float32, device: str = "cpu", head: Head = "words"
 ) -> torch.nn.Module:
     """The base as a transformers module in eval mode, no weight of which trains.
 
     `dtype` is that of the weights, and for nf4 that of activations and of what is not quantized. On a CPU use float32: without
-    AMX or avx512_bf16, bfloat16 is slower. Raises InvalidRequest when the files do not hold the model that config.json tells.
+    AMX or avx512_bf16, bfloat16 is slower. A head `score` is new and gives 0 to every row, until it is trained.
+    Raises InvalidRequest when the files do not hold the model that config.json tells.
     """
+    kind: Any = AutoModelForCausalLM if head == "words" else AutoModelForSequenceClassification
     logging.disable_progress_bar()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = kind.from_pretrained(
             base.folder,
             dtype=dtype,
             device_map={"": device},
-            quantization_config=_quantization(quantization, dtype),
+            quantization_config=_quantization(quantization, dtype, head),
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **({} if head == "words" else {"num_labels": 1}),
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InvalidRequest(f"{base.id} cannot be loaded: {error}.", hint="Look at its config.json.") from error
-    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    missing = sorted(set(report["missing_keys"]) - {SCORE}) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
         raise InvalidRequest(f"The weights of {base.id} lack {missing[0]}.", hint="The files are incomplete; get them again.")
+    if head == "score":
+        model.score.weight.data.zero_()
     model.requires_grad_(False)
     model.eval()
     _keep_exact(model)
@@ -46,12 +58,13 @@ def load_base(
     return model
 
 
-def _quantization(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+def _quantization(quantization: Quantization, dtype: torch.dtype, head: Head) -> BitsAndBytesConfig | None:
     """NF4 with double quantization (Dettmers et al. 2023). The compute dtype is said, since the default differs by caller."""
     if quantization == "none":
         return None
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["score"] if head == "score" else None,
     )
 
 

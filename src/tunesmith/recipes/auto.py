@@ -5,7 +5,7 @@ import math
 from tunesmith.recipes.method import DpoMethod
 from tunesmith.recipes.run import Recipe
 
-RATES: dict[str, float] = {"dpo": 1 / 40, "kto": 1 / 40, "orpo": 1 / 4}
+RATES: dict[str, float] = {"dpo": 1 / 40, "kto": 1 / 40, "orpo": 1 / 4, "reward": 1 / 2}
 """Method -> its learning rate as a share of supervised fine-tuning's on the same base and adapter; 1 where it is not named.
 
 Source: the recipes of Hugging Face's alignment-handbook, in which the shares are the same for LoRA and for all weights: sft 2e-4
@@ -16,8 +16,8 @@ and 2e-5, dpo 5e-6 and 5e-7, orpo 5e-6 for all weights. KTO's authors take dpo's
 SOFT_RATES: dict[str, float] = {"prompt": 0.05, "p_tuning": 1e-3, "prefix": 0.4}
 """Kind of soft prompt -> its learning rate, at any width: few numbers must move far.
 
-Source: measured on the built-in base (docs/results.md; at a fifth of it prefix learns nothing in 200 steps). The authors of prompt
-tuning use 0.3 with another optimizer (Lester et al. 2021, section 3), PEFT's documentation 0.03.
+Source: measured on the built-in base (docs/results.md; at a fifth of it prefix learns nothing in 200 steps). The authors of
+prompt tuning use 0.3 with another optimizer (Lester et al. 2021, section 3), PEFT's documentation 0.03.
 """
 
 

@@ -137,7 +137,19 @@ class OrpoMethod(PairMethod):
     """Weight of the preference beside the supervised loss; lambda in the paper (ibid., section 5.2)."""
 
 
-METHODS: dict[str, type[Method]] = {"sft": SftMethod, "dpo": DpoMethod, "kto": KtoMethod, "orpo": OrpoMethod}
+class RewardMethod(PairMethod):
+    """A reward model (Bradley and Terry 1952; Ouyang et al. 2022): one number for an answer, the higher the better."""
+
+    type: Literal["reward"] = "reward"
+    """The method."""
+    center_rewards_coefficient: Annotated[float, Field(ge=0, le=10)] = 0.01
+    """Holds the rewards of a pair around 0, so that those of different prompts compare (Eisenstein et al. 2023, equation 2; the
+    value is TRL's advice)."""
+
+
+METHODS: dict[str, type[Method]] = {
+    "sft": SftMethod, "dpo": DpoMethod, "kto": KtoMethod, "orpo": OrpoMethod, "reward": RewardMethod,
+}
 """A recipe's `method.type` -> its fields. The first is the default."""
 
 

@@ -79,6 +79,13 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _scores_with_a_lora(self) -> "Recipe":
+        plain = isinstance(self.adapter, LoraAdapter) and not self.adapter.use_dora
+        if self.method.type == "reward" and not plain:
+            raise ValueError("adapter.type must be lora, without use_dora, for reward: its scores come from a LoRA and a head")
+        return self
+
+    @model_validator(mode="after")
     def _rehearses_known_skills(self) -> "Recipe":
         if self.data.rehearsal and self.method.type != "sft":
             raise ValueError(f"data.rehearsal makes answers to learn, which {self.method.type} does not take")

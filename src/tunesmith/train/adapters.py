@@ -17,12 +17,16 @@ from tunesmith.models.catalog import Base
 from tunesmith.models.weights import in_dtype
 from tunesmith.models.whole import save_whole
 from tunesmith.recipes.adapter import Adapter, FullAdapter, LoraAdapter, PrefixAdapter, PromptAdapter, PTuningAdapter
+from tunesmith.recipes.method import RewardMethod
 from tunesmith.recipes.run import Recipe
 
 
 def peft_config(recipe: Recipe, base: Base) -> PeftConfig | None:
     """PEFT's configuration of `recipe.adapter` on `base`; None when there is no adapter, and all weights train."""
-    return CONFIGS[type(recipe.adapter)](recipe.adapter)
+    config = CONFIGS[type(recipe.adapter)](recipe.adapter)
+    if isinstance(recipe.method, RewardMethod) and config is not None:
+        config.task_type = "SEQ_CLS"  # PEFT then trains the head `score` whole, and saves it
+    return config
 
 
 def _lora(adapter: LoraAdapter) -> PeftConfig:

@@ -73,7 +73,7 @@ def simpo(policy: Answers, method: DpoMethod) -> tuple[torch.Tensor, torch.Tenso
     return -logsigmoid(chosen_B - rejected_B - method.simpo_gamma), rewards_2B
 
 
-METHOD = Method(DpoTrainer, arguments, sample, collate, num_pairs, loss, pack_pairs, num_packed)
+METHOD = Method(DpoTrainer, arguments, sample, collate, num_pairs, loss, pack=pack_pairs, num_packed=num_packed)
 
 
 def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | None:

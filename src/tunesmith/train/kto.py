@@ -106,7 +106,7 @@ def numbers(rewards_B: torch.Tensor, good_B: torch.Tensor, kl: torch.Tensor) -> 
     return {name: Share(value.sum(), torch.tensor(value.numel())) for name, value in found.items()}
 
 
-METHOD = Method(KtoTrainer, arguments, sample, collate, num_answers, loss, pack)
+METHOD = Method(KtoTrainer, arguments, sample, collate, num_answers, loss, pack=pack)
 
 
 def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from tunesmith.data.examples import Example, num_tokens
 from tunesmith.models.catalog import Base
+from tunesmith.models.loader import Head
 from tunesmith.recipes.run import Recipe
 
 Batch = dict[str, torch.Tensor]
@@ -73,6 +74,8 @@ class Method:
     """Of what a step's loss is the mean: tokens that train, pairs, answers."""
     loss: Callable[[Model, Batch, Work], Loss]
     """The loss of a micro-batch. Draws no random number but dropout's."""
+    head: Head = "words"
+    """What stands on the base."""
     pack: Callable[[Sequence[Any], int], Batch] | None = None
     """The same as `collate`, in one line without padding (packing.py); None where the method cannot."""
     num_packed: Callable[[Any], int] = num_tokens

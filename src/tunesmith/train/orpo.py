@@ -58,7 +58,7 @@ def log1mexp(x: torch.Tensor) -> torch.Tensor:
     return torch.where(x > -0.6931472, torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
 
 
-METHOD = Method(OrpoTrainer, arguments, sample, collate, num_pairs, loss, pack_pairs, num_packed)
+METHOD = Method(OrpoTrainer, arguments, sample, collate, num_pairs, loss, pack=pack_pairs, num_packed=num_packed)
 
 
 def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | None:

@@ -46,7 +46,7 @@ def loss(model: Model, batch: Batch, work: Work) -> Loss:
     return Loss(found.nll_sum, found.num_tokens, {"token_accuracy": Share(found.num_right, found.num_tokens)})
 
 
-METHOD = Method(SftTrainer, arguments, sample, collate, num_terms, loss, pack)
+METHOD = Method(SftTrainer, arguments, sample, collate, num_terms, loss, pack=pack)
 
 
 def run(recipe: Recipe, folder: RunFolder, tools: Tools) -> dict[str, Any] | None:
