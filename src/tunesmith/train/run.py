@@ -3,8 +3,6 @@
 Knows a run folder and `Tools`; no database, no server. Exact: a run that was killed and resumed ends with the same bits.
 """
 
-import hashlib
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -13,8 +11,8 @@ from typing import Any
 
 import torch
 
-from tunesmith.data import dataset, report
-from tunesmith.data.examples import Example, as_json, num_tokens
+from tunesmith.data import dataset, report, tokens
+from tunesmith.data.examples import Example
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.errors import InvalidRecipe, TrainingFailed
 from tunesmith.models.catalog import find_base
@@ -42,12 +40,15 @@ def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> di
     tokenizer = load_tokenizer(base.folder)
     max_positions = base.max_positions - recipe.adapter.num_virtual
     max_length = recipe.method.max_length or max_positions
-    data = dataset.build(recipe.data, folder.root, tokenizer, max_length=max_length, seed=recipe.seed, method=recipe.method)
+    data = dataset.build(
+        recipe.data, folder.root, tokenizer, max_length=max_length, seed=recipe.seed, method=recipe.method,
+        cache=folder.root / "tokens",
+    )
     for sentence in report.warnings(data.report):
         tools.emit("warning", message=sentence)
     recipe = resolve(recipe, hidden_size=base.hidden_size, num_rows=len(data.train), max_positions=max_positions)
     start = checkpoints.newest(folder.checkpoints, lambda message: tools.emit("warning", message=message))
-    made_from = {"base_revision": base.revision, "rows": _digest(data.train)}
+    made_from = {"base_revision": base.revision, "rows": tokens.digest(data.train)}
     if start is not None and start.state["made_from"] != made_from:
         raise TrainingFailed(
             "The base or the rows have changed since the checkpoint was written, so the run cannot go on.",
@@ -60,7 +61,7 @@ def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> di
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     model = load_base(base, recipe.quantization, dtype=dtype, device=device, head=method.head)
     num_fresh = data.rehearsal_per_epoch * math.ceil(recipe.method.epochs or 1)
-    rows: Sequence[Example] = [*data.train, *dataset.rehearse(tokenizer, num_fresh, recipe.seed)]
+    rows = tokens.Joined(data.train, dataset.rehearse(tokenizer, num_fresh, recipe.seed))
     steps = _plan(recipe, rows, data.rehearsal_per_epoch)
     work = Work(recipe, base, rows, len(data.train) + data.rehearsal_per_epoch, steps, str(folder.checkpoints), device)
     work = replace(work, packs=_packs(work, method, model, tools))
@@ -87,14 +88,9 @@ def _packs(work: Work, method: Method, model: Model, tools: Tools) -> bool:
     return False
 
 
-def _digest(rows: Sequence[Example]) -> str:
-    return hashlib.sha256(json.dumps([as_json(row) for row in rows]).encode()).hexdigest()
-
-
 def _plan(recipe: Recipe, rows: Sequence[Example], num_fresh: int) -> list[list[int]]:
-    lengths = [num_tokens(row) for row in rows]
     epochs, batch_size = recipe.method.epochs or 1, recipe.method.batch_size or 1
-    return order.plan(lengths, batch_size=batch_size, epochs=epochs, seed=recipe.seed, num_fresh=num_fresh)
+    return order.plan(tokens.lengths(rows), batch_size=batch_size, epochs=epochs, seed=recipe.seed, num_fresh=num_fresh)
 
 
 def _publish(attempt: Attempt, report: dict[str, Any]) -> dict[str, Any] | None:
