@@ -95,3 +95,14 @@ ADAPTERS: dict[str, type[Adapter]] = {
 """A recipe's `adapter.type` -> its fields. The first is the default."""
 
 AnyAdapter = Annotated[SerializeAsAny[Adapter], BeforeValidator(lambda value: by_type(value, ADAPTERS, "adapter kind"))]
+
+
+def vllm_refuses(adapter: Adapter, quantization: str) -> str | None:
+    """Why vLLM would not load what a run with this adapter makes; None when it would. Known before anything is trained."""
+    if isinstance(adapter, SoftAdapter):
+        return "vLLM loads LoRA adapters only, no virtual tokens"
+    if isinstance(adapter, LoraAdapter) and adapter.use_dora:
+        return "vLLM loads no DoRA"
+    if quantization != "none":
+        return f"vLLM has no base in {quantization}, and on the whole one its answers differ a little"
+    return None

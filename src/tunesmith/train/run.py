@@ -17,6 +17,7 @@ from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.errors import InvalidRecipe, TrainingFailed
 from tunesmith.models.catalog import find_base
 from tunesmith.models.loader import load_base
+from tunesmith.recipes.adapter import vllm_refuses
 from tunesmith.recipes.auto import resolve
 from tunesmith.recipes.compute import PROMPT_KINDS, refuse
 from tunesmith.recipes.run import Recipe
@@ -47,6 +48,8 @@ def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> di
     for sentence in report.warnings(data.report):
         tools.emit("warning", message=sentence)
     recipe = resolve(recipe, hidden_size=base.hidden_size, num_rows=len(data.train), max_positions=max_positions)
+    if (reason := vllm_refuses(recipe.adapter, recipe.quantization)) is not None:
+        tools.emit("warning", message=f"What this run makes will not load in vLLM: {reason}. Our own engine serves it.")
     start = checkpoints.newest(folder.checkpoints, lambda message: tools.emit("warning", message=message))
     made_from = {"base_revision": base.revision, "rows": tokens.digest(data.train)}
     if start is not None and start.state["made_from"] != made_from:
