@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from serving.parts import adapter_of, is_running
 from tunesmith.errors import InvalidRequest
 from tunesmith.models.artifact import AdapterInfo
 from tunesmith.models.catalog import Base, find_base
+from tunesmith.models.drift import Drift, write_drift
 from tunesmith.models.shelf import read_json
 from tunesmith.serving.processes import EngineProcess, start_foreign
 from tunesmith.serving.vllm import VllmOrder, command, environment, stage_of, tool_parser
@@ -98,11 +100,15 @@ def test_what_vllm_refuses_is_refused_first_with_the_reason(fields: dict[str, An
     assert word in reason
 
 
-def test_an_adapter_of_nf4_is_refused_unless_the_owner_says_otherwise(adapter: Make) -> None:
-    trained = dataclasses.replace(adapter_of(adapter(1)), quantization="nf4")
+def test_an_adapter_of_nf4_is_refused_unless_the_owner_says_otherwise_and_knows_the_drift(adapter: Make, tmp_path: Path) -> None:
+    shutil.copytree(adapter(1).path, tmp_path / "adapter")
+    trained = dataclasses.replace(adapter_of(adapter(1)), quantization="nf4", path=tmp_path / "adapter")
     with pytest.raises(InvalidRequest, match="trained on an NF4 base") as caught:
         preflight(trained, max_rank=64, nf4_on_full=False, python=Path("/v/bin/python"))
     assert caught.value.code == "adapter_not_supported"
+    with pytest.raises(InvalidRequest, match="nobody has measured .* tunesmith verify .* --on none"):
+        preflight(trained, max_rank=64, nf4_on_full=True, python=Path("/v/bin/python"))
+    write_drift(trained.path, "none", Drift(0.1, 0.5, 1.0, 1.1, 1000, 32))
     preflight(trained, max_rank=64, nf4_on_full=True, python=Path("/v/bin/python"))
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from tests.train.small import Recorder, make_folder
+from tunesmith.errors import InvalidRequest
 from tunesmith.models.artifact import read_adapter
 from tunesmith.models.catalog import Base
+from tunesmith.models.drift import read_drift
 from tunesmith.runfolder import RunFolder
 from tunesmith.train import sft
 from tunesmith.train.proof import RECORD, ServedDiffers
-from tunesmith.train.verify import prove_folder
+from tunesmith.train.verify import Asked, measure_drift, prove_folder
 
 RUN: dict[str, Any] = {"evaluation": {"verify": True}, "method": {"epochs": 1}}
 
@@ -59,9 +61,23 @@ def test_by_hand_an_adapter_is_loaded_by_both_and_proven_on_made_conversations(
 ) -> None:
     adapter = tmp_path / "adapter"
     shutil.copytree(proven[0].artifacts / "adapter", adapter)
-    found = prove_folder(adapter, models_dir=None, file=None, count=5, threads=1, log=tmp_path / "log")
-    assert found["conversations"] == 5
-    assert found["worst"] < 1e-4
     held_out = proven[0].root / "validation.jsonl"
-    found = prove_folder(adapter, models_dir=None, file=held_out, count=3, threads=1, log=tmp_path / "log")
+    found = prove_folder(Asked(adapter, None, held_out, count=3, threads=1, log=tmp_path / "log"))
     assert found["conversations"] == 3
+    assert found["worst"] < 1e-4
+
+
+def test_what_another_precision_changes_stands_in_the_adapters_record(
+    proven: tuple[RunFolder, dict[str, Any], Recorder], tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(proven[0].artifacts / "adapter", adapter)
+    assert read_drift(adapter) == {}
+    found = measure_drift(Asked(adapter, None, count=11), "nf4")
+    assert 0.001 < found.kl < 1 < found.tokens
+    assert found.kl < found.kl_worst
+    assert found.loss_there != found.loss
+    assert read_drift(adapter) == {"nf4": found}
+    read_adapter(adapter)
+    with pytest.raises(InvalidRequest, match="nothing to compare"):
+        measure_drift(Asked(adapter, None), "none")

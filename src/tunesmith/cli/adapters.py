@@ -1,9 +1,10 @@
-"""`tunesmith adapters list|aliases|alias|unalias`: versions of a data directory's adapters, and the names that traffic uses.
+"""`tunesmith adapters list|show|aliases|alias|unalias`: versions of a data directory's adapters, and the names that traffic uses.
 
 Works beside a running server, which takes a moved alias from the next request on.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,42 @@ def list_adapters(project: str = PROJECT, data_dir: Path = DATA_DIR, as_json: bo
         return
     for version in found:
         print(f"{version.id[:12]}  {', '.join([*version.aliases, *version.models])}")
+
+
+@app.command()
+def show(
+    model: str = typer.Argument(..., help="A run folder, an adapter's folder, or a fine-tuned model's id."),
+    data_dir: Path = DATA_DIR, as_json: bool = JSON,
+) -> None:
+    """Show what an adapter is, how it was proven, and what other precisions change."""
+    from tunesmith.cli.local_model import find_target
+    from tunesmith.errors import InvalidRequest
+    from tunesmith.models.drift import read_drift
+    from tunesmith.models.shelf import read_json
+    from tunesmith.models.whole import read_trained
+
+    target = find_target(model, data_dir)
+    if target.adapter is None and not target.is_whole:
+        raise InvalidRequest(f"{model} is a base.", hint="`tunesmith models show` tells of bases.")
+    folder = target.adapter.path if target.adapter is not None else Path(target.base)
+    proof = read_json(folder / "proof.json") if (folder / "proof.json").is_file() else None
+    drift = {name: asdict(found) for name, found in read_drift(folder).items()}
+    told = asdict(read_trained(folder)) | {"proof": proof, "drift": drift}
+    print(json.dumps(told, indent=1)) if as_json else _show(told)
+
+
+def _show(told: dict[str, Any]) -> None:
+    size = f", rank {told['rank']}, scale {told['scaling']:g}" if told["rank"] else ""
+    size += f", {told['num_virtual']} virtual tokens" if told["num_virtual"] else ""
+    print(f"{told['content_hash'][:12]}  {told['kind']}{size}, on {told['base']} ({told['quantization']})\n{told['path']}")
+    proof = told["proof"]
+    if proof is None:
+        print("It was not proven yet: tunesmith verify")
+    else:
+        print(f"Proven on {proof['tokens']:,} tokens: what is served is at most {proof['worst']:.1g} nats from what was trained.")
+    for name, found in told["drift"].items():
+        losses = f"loss {found['loss_there']:.4f} instead of {found['loss']:.4f}"
+        print(f"On {name}: {found['kl']:.4f} nats away in the mean (KL), {losses}.")
 
 
 @app.command("aliases")

@@ -10,6 +10,7 @@ from typing import Any
 
 from tunesmith.errors import InvalidRequest
 from tunesmith.models.artifact import CONFIG, WEIGHTS, read_adapter
+from tunesmith.models.drift import read_drift
 from tunesmith.models.shelf import read_json
 from tunesmith.serving.upstream import Adapter
 
@@ -35,6 +36,11 @@ def preflight(adapter: Adapter, *, max_rank: int, nf4_on_full: bool, python: Pat
             "it was trained on an NF4 base, which vLLM does not have",
             f"Serve it with --engine embedded, install {NF4_PLUGIN} beside vLLM, or set TUNESMITH_NF4_ON_FULL=true to serve it "
             "on the full-precision base, where its answers differ a little from those it was trained on.",
+        )
+    if adapter.quantization == "nf4" and nf4_on_full and "none" not in read_drift(adapter.path):
+        raise _refused(
+            "it was trained on an NF4 base, and nobody has measured what the full-precision base changes",
+            f"`tunesmith verify {adapter.path} --on none` does, and writes it into the adapter's record.",
         )
     for reason in problems(read_json(adapter.path / CONFIG), max_rank=max_rank):
         raise _refused(reason, "Serve it with --engine embedded, or train a plain LoRA.")

@@ -44,9 +44,14 @@ class Conversation:
     """One row of the data: the ids that training makes of it (two for a pair), and the prompts that serving will see."""
 
     rows: tuple[Ids, ...]
-    starts: tuple[frozenset[int], ...]
-    """For each row the positions where a trained stretch begins."""
+    masks: tuple[tuple[bool, ...], ...]
+    """For each row which of its tokens train."""
     prompts: tuple[Prompt, ...]
+
+    def begins_at(self, row: int, position: int) -> bool:
+        """Does a trained stretch of the row begin there?"""
+        mask = self.masks[row]
+        return position < len(mask) and mask[position] and not mask[position - 1]
 
 
 def of_run(data: DataRecipe, folder: Path, tokenizer: PreTrainedTokenizerBase, shown: Sequence[Example]) -> list[Conversation]:
@@ -93,10 +98,8 @@ def _encoded(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> Iterato
             encoded = [side for example in to_examples(tokenizer, row) for side in sides(example)]
         except InvalidData:  # training set it aside too
             continue
-        starts = tuple(
-            frozenset(n for n in range(1, len(each.ids)) if each.loss_mask[n] and not each.loss_mask[n - 1]) for each in encoded
-        )
-        yield Conversation(tuple(tuple(each.ids) for each in encoded), starts, tuple(_prompts(row, len(encoded))))
+        rows, masks = tuple(tuple(each.ids) for each in encoded), tuple(tuple(each.loss_mask) for each in encoded)
+        yield Conversation(rows, masks, tuple(_prompts(row, len(encoded))))
 
 
 def _fitting(found: Iterator[Conversation], count: int, max_positions: int) -> Iterator[Conversation]:

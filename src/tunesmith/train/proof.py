@@ -230,7 +230,7 @@ def _compare_ids(number: int, conversation: Conversation, prompts: Sequence[list
                 f"{trained} in training.",
                 hint="Was the base's chat template or tokenizer changed?",
             )
-        if prompt.is_answered and len(ids) not in conversation.starts[prompt.row]:
+        if prompt.is_answered and not conversation.begins_at(prompt.row, len(ids)):
             raise ServedDiffers(
                 f"Conversation {number} is rendered otherwise when it is served: the answer begins after {len(ids)} tokens, and "
                 "not where training began to learn.",

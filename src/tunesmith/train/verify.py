@@ -4,6 +4,7 @@ A run that does not pass ends as failed, and keeps what it made.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,17 +12,20 @@ import torch
 
 from tunesmith.data.examples import Example
 from tunesmith.data.tokenizer import load_tokenizer
+from tunesmith.errors import InvalidRequest
 from tunesmith.models.artifact import AdapterInfo
 from tunesmith.models.catalog import Base, find_base
+from tunesmith.models.drift import Drift, write_drift
 from tunesmith.models.loader import load_base
 from tunesmith.models.whole import read_trained
 from tunesmith.serving.processes import EngineOrder
 from tunesmith.serving.upstream import Adapter
-from tunesmith.train import proof
+from tunesmith.train import drift, proof
 from tunesmith.train.attempt import Attempt
 from tunesmith.train.conversations import NUM_CONVERSATIONS, Conversation, of_file, of_run, of_skills
 from tunesmith.train.saved import load_adapter
 from tunesmith.train.tools import MakeUpstream, own_engine
+from tunesmith.types import Quantization
 
 LOG = "engine.log"
 
@@ -39,9 +43,9 @@ class Subject(NamedTuple):
         return self.base.max_positions - self.info.num_virtual
 
     def order(self, models_dir: Path | None, threads: int, log: Path) -> EngineOrder:
-        whole = self.adapter is None
-        base, quantization = (str(self.base.folder), "none") if whole else (self.base.id, self.info.quantization)
-        return EngineOrder(base, quantization, models_dir, threads, log)  # type: ignore[arg-type]
+        whole = self.adapter is None  # a base that no shelf knows
+        quantization = "none" if whole else self.info.quantization
+        return EngineOrder(str(self.base.folder) if whole else self.base.id, quantization, models_dir, threads, log)
 
 
 def subject(info: AdapterInfo, base: Base) -> Subject:
@@ -73,27 +77,62 @@ def _some(rows: Sequence[Example]) -> list[Example]:
     return [rows[number] for number in range(min(NUM_CONVERSATIONS, len(rows)))]
 
 
-def prove_folder(
-    folder: Path, *, models_dir: Path | None, file: Path | None, count: int, threads: int, log: Path,
-    make_upstream: MakeUpstream = own_engine,
-) -> dict[str, Any]:
-    """The same for what a run made earlier, loaded from its folder by both; conversations of a file, or of the built-in skills.
+@dataclass(frozen=True)
+class Asked:
+    """What is to be verified by hand."""
+
+    folder: Path
+    models_dir: Path | None
+    file: Path | None = None
+    """Rows to ask; None makes conversations of the built-in skills."""
+    count: int = NUM_CONVERSATIONS
+    threads: int = 0
+    log: Path = Path(LOG)
+
+
+def prove_folder(asked: Asked, make_upstream: MakeUpstream = own_engine) -> dict[str, Any]:
+    """The same for what a run made earlier, loaded from its folder by both.
 
     Raises ServedDiffers, NotFound, InvalidRequest, InvalidData, EngineFailed.
     """
-    info = read_trained(folder)
-    what = subject(info, find_base(info.base, models_dir))
+    what, shown = _opened(asked)
+    model = _loaded(what, what.info.quantization)
+    return _prove(model, what, shown, what.order(asked.models_dir, asked.threads, asked.log), make_upstream, _device())
+
+
+def measure_drift(asked: Asked, there: Quantization) -> Drift:
+    """How far the adapter's answers are on a base of the precision `there`; it goes into the adapter's record.
+
+    Raises NotFound, InvalidRequest, InvalidData.
+    """
+    what, shown = _opened(asked)
+    if what.adapter is None or what.info.quantization == there:
+        message = f"{asked.folder} is served on {what.info.quantization}, so there is nothing to compare."
+        raise InvalidRequest(message, hint="Name another precision.", param="on")
+    found = drift.measure(_loaded(what, what.info.quantization), _loaded(what, there), shown, _device())
+    write_drift(asked.folder, there, found)
+    return found
+
+
+def _opened(asked: Asked) -> tuple[Subject, list[Conversation]]:
+    info = read_trained(asked.folder)
+    what = subject(info, find_base(info.base, asked.models_dir))
     tokenizer = load_tokenizer(what.base.folder)
-    shown = (
-        of_skills(tokenizer, count, what.max_positions) if file is None else of_file(file, tokenizer, count, what.max_positions)
-    )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_base(
-        what.base, what.info.quantization, dtype=torch.float32 if device == "cpu" else torch.bfloat16, device=device
-    )
-    if what.adapter is not None:
-        model = load_adapter(model, folder)
-    return _prove(model, what, shown, what.order(models_dir, threads, log), make_upstream, device)
+    if asked.file is None:
+        return what, of_skills(tokenizer, asked.count, what.max_positions)
+    return what, of_file(asked.file, tokenizer, asked.count, what.max_positions)
+
+
+def _loaded(what: Subject, quantization: Quantization) -> torch.nn.Module:
+    """As the trainer has it."""
+    device = _device()
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    model = load_base(what.base, quantization, dtype=dtype, device=device)
+    return model if what.adapter is None else load_adapter(model, what.adapter.path)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _prove(
