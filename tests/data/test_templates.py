@@ -10,6 +10,7 @@ import trl
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tunesmith.data.answers import end_token
 from tunesmith.data.chat_template import encode, encode_pair, piece_ids, prompt_ids
 from tunesmith.data.formats import Row
 from tunesmith.data.render import render
@@ -175,6 +176,18 @@ def test_both_sides_of_a_pair_begin_with_the_prompt_that_the_engine_sees(name):
         assert side.ids[: len(prompt)] == prompt
         assert not any(side.loss_mask[: len(prompt)])
         assert answer["content"] in trained(name, side)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_token_that_ends_a_trained_answer_is_known_to_the_engine(name):
+    tokenizer = tokenizer_of(name)
+    end = MARKS[name.removesuffix("_r1")][1]
+    tokenizer.eos_token = MARKS[name.removesuffix("_r1")][0]  # as a base model has it whose tokenizer ends text otherwise
+    assert end_token(tokenizer) == tokenizer.convert_tokens_to_ids(end) != tokenizer.eos_token_id
+    (last, *_) = encode(tokenizer, Row(1, messages=[USER, HERE]))
+    assert [token for token, trains in zip(last.ids, last.loss_mask, strict=True) if trains][-1] == end_token(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    assert end_token(tokenizer) is None
 
 
 def test_a_chain_of_calls_that_a_template_writes_otherwise_when_answered_is_refused():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from tunesmith.data.render import control_tokens, opening, render
+from tunesmith.data.render import MARK, control_tokens, opening, render
 from tunesmith.errors import InvalidData
 from tunesmith.types import Message
 
@@ -106,6 +106,19 @@ def _span(tokenizer: PreTrainedTokenizerBase, turn: Turn, messages: list[Message
         )
     _refuse_losses(turn.after[start : ends[-1]], messages[turn.number - 1], turn.number, trains)
     return Span(start, ends[-1], trains)
+
+
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id with which the template ends an answer, so that training teaches it and the engine has to stop there.
+
+    It need not be the tokenizer's end token: Qwen2.5's base models end text with another. None if there is none.
+    """
+    try:
+        text = render(tokenizer, [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}], [])
+    except InvalidData:
+        return None
+    ends = control_tokens(tokenizer).findall(text.partition(MARK)[2])
+    return int(tokenizer.convert_tokens_to_ids(ends[-1])) if ends else None
 
 
 def _refuse_losses(text: str, message: Message, number: int, trains: bool) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from tunesmith.data.answers import end_token
 from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.engine.answers import Served
 from tunesmith.engine.build import build_runner
@@ -46,7 +47,8 @@ def load(args: argparse.Namespace, progress: Progress) -> Server:
     runner.before_step = threads.use
     # A core that died takes the process along: the desk then starts another one.
     core = Core(runner, on_death=partial(os._exit, 70), set_threads=threads.set_most)
-    end_tokens = runner.end_tokens() | {tokenizer.eos_token_id}
+    taught = end_token(tokenizer)
+    end_tokens = runner.end_tokens() | {tokenizer.eos_token_id} | ({taught} if taught is not None else set())
     key = os.environ.get("TUNESMITH_ENGINE_KEY", "")
     server = Server(Served(base, args.quantization, Vocabulary(tokenizer), core, end_tokens, key, runner.mode))
     core.start()
