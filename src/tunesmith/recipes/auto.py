@@ -5,13 +5,13 @@ import math
 from tunesmith.recipes.method import DpoMethod
 from tunesmith.recipes.run import Recipe
 
-RATES: dict[str, float] = {"dpo": 1 / 40, "kto": 1 / 40, "orpo": 1 / 4, "reward": 1 / 2}
+RATES: dict[str, float] = {"dpo": 1 / 20, "kto": 1 / 20, "orpo": 1 / 4, "reward": 1 / 2}
 """Method -> its learning rate as a share of supervised fine-tuning's on the same base and adapter; 1 where it is not named.
 
-Source: the recipes of Hugging Face's alignment-handbook, in which the shares are the same for LoRA and for all weights: sft 2e-4
-and 2e-5, dpo 5e-6 and 5e-7, orpo 5e-6 for all weights. KTO's authors take dpo's (Ethayarajh et al. 2024, appendix C).
+Sources: dpo and kto 1e-6 for all weights where sft has 2e-5 (TRL's defaults), 5e-6 for LoRA where sft has 1e-4 (LLaMA-Factory's
+examples); alignment-handbook's DPO is half of that. ORPO 5e-6 for all weights (alignment-handbook; its authors 8e-6). A reward
+model 1e-4 for LoRA (TRL's default), where alignment-handbook's sft has 2e-4.
 """
-
 
 SOFT_RATES: dict[str, float] = {"prompt": 0.05, "p_tuning": 1e-3, "prefix": 0.4}
 """Kind of soft prompt -> its learning rate, at any width: few numbers must move far.

@@ -58,7 +58,7 @@ class SftMethod(Method):
     """Supervised fine-tuning: cross-entropy on the assistant's tokens."""
 
     formats: ClassVar[frozenset[str]] = frozenset(
-        {"chat", "alpaca", "sharegpt", "prompt_completion", "question_answer", "text"}
+        {"chat", "alpaca", "sharegpt", "prompt_completion", "question_answer", "segments", "text"}
     )
     """Those that have answers to learn, and no bad ones among them."""
 
