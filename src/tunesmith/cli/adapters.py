@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tunesmith.cli.database import opened
+from tunesmith.cli.nothing import tell_if_none
 from tunesmith.paths import DataDir
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def list_adapters(project: str = PROJECT, data_dir: Path = DATA_DIR, as_json: bo
     if as_json:
         print(json.dumps([version.model_dump() for version in found], indent=1))
         return
+    tell_if_none(found, "No adapters yet: a fine-tuning job makes one.")
     for version in found:
         print(f"{version.id[:12]}  {', '.join([*version.aliases, *version.models])}")
 
@@ -87,6 +89,7 @@ def list_aliases(project: str = PROJECT, data_dir: Path = DATA_DIR, as_json: boo
     if as_json:
         print(json.dumps([alias.model_dump() for alias in found], indent=1))
         return
+    tell_if_none(found, "No aliases yet: `tunesmith adapters alias NAME MODEL` sets one.")
     for alias in found:
         print(f"{alias.name:<24}  {alias.model}{f'  (before: {alias.previous})' if alias.previous else ''}")
 

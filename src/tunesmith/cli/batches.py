@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from tunesmith.cli.nothing import tell_if_none
+
 app = typer.Typer(no_args_is_help=True, help="Batches.", add_completion=False, rich_markup_mode=None)
 
 DATA_DIR = typer.Option(Path(".tunesmith"), envvar="TUNESMITH_DATA_DIR", help="The server's folder, for a passing key.")
@@ -53,6 +55,7 @@ def list_batches(
     if as_json:
         print(json.dumps(found, indent=1))
         return
+    tell_if_none(found, "No batches yet: `tunesmith batches create FILE` orders one.")
     for batch in found:
         when = datetime.fromtimestamp(batch["created_at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
         print(f"{batch['id']}  {batch['status']:<11}  {when}  {_counts(batch)}  {batch['endpoint']}")

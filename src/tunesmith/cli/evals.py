@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tunesmith.cli.nothing import tell_if_none
+
 if TYPE_CHECKING:
     import openai
 
@@ -37,6 +39,7 @@ def list_evals(
     if as_json:
         print(json.dumps(found, indent=1))
         return
+    tell_if_none(found, "No evals yet: the openai client creates them, `client.evals.create(...)`.")
     for each in found:
         print(f"{each['id']}  {each['name']}")
 

@@ -15,6 +15,7 @@ import typer
 
 from tunesmith.cli.database import opened
 from tunesmith.cli.job_create import create
+from tunesmith.cli.nothing import tell_if_none
 from tunesmith.types import TERMINAL
 
 if TYPE_CHECKING:
@@ -133,6 +134,9 @@ def list_jobs(
     if as_json:
         print(json.dumps(found, indent=1))
         return
+    tell_if_none(
+        found, "No fine-tuning jobs yet: `tunesmith train` runs a recipe here, the openai client orders jobs of a server."
+    )
     for job in found:
         print(f"{job['id']}  {job['status']:<16}  {_time(job['created_at'])}  {job['model']}  {job['fine_tuned_model'] or ''}")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tunesmith.cli.database import opened
+from tunesmith.cli.nothing import tell_if_none
 from tunesmith.cli.rights import LIMIT, to_limits, to_seconds
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def list_keys(
     if as_json:
         print(json.dumps([from_key(key).model_dump() for key in found], indent=1))
         return
+    tell_if_none(found, "No keys yet: `tunesmith keys create NAME` makes one.")
     for key in found:
         print(f"{key.id}  {_day(key.created)}  {_state(key):<20}  {key.role:<6}  {key.project:<12}  {key.name}")
 

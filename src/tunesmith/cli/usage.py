@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from tunesmith.cli.database import opened
+from tunesmith.cli.nothing import tell_if_none
 from tunesmith.errors import InvalidRequest
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -39,6 +40,7 @@ def usage(
     elif as_csv:
         print(to_csv(shown, groups), end="")
     else:
+        tell_if_none(shown, f"Nothing was used from {first} to {last}.")
         for row in shown:
             names = "  ".join(str(getattr(row, name)) or "-" for name in groups)
             print(

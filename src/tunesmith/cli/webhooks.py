@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tunesmith.cli.database import opened
+from tunesmith.cli.nothing import tell_if_none
 
 if TYPE_CHECKING:
     from tunesmith.schemas.webhooks import WebhookEndpoint
@@ -62,6 +63,7 @@ def list_webhooks(
     if as_json:
         print(json.dumps([each.model_dump() for each in shown], indent=1))
         return
+    tell_if_none(found, "No webhooks yet: `tunesmith webhooks create NAME URL` makes one.")
     for each in shown:
         print(f"{each.id}  {each.name}  {each.url}  {', '.join(each.event_types)}")
 
@@ -164,6 +166,7 @@ def deliveries(
     if as_json:
         print(json.dumps([each.model_dump() for each in shown], indent=1))
         return
+    tell_if_none(shown, "No deliveries yet: an event that the webhook wants makes one.")
     for each in shown:
         when = datetime.fromtimestamp(each.created_at, UTC).strftime("%Y-%m-%d %H:%M:%S")
         print(f"{each.id}  {when}  {each.event_type:<27}  {each.status:<9}  {each.num_tries} tries  {each.error or ''}".rstrip())
