@@ -289,3 +289,23 @@ def test_lists_that_a_table_keeps_as_json_text_are_read():
 def test_every_format_can_be_told_by_its_fields_but_the_one_that_lacks_its_end():
     assert {name for name, _ in SHAPES} == set(CONVERT) - {"reinforcement"}
     assert recognise({"id": 1, "title": "x"}) is None
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_calls_and_tools_keep_exactly_the_fields_that_they_have(as_json):
+    """As objects, and as the JSON that a `Json` column of the `datasets` library holds."""
+    call = {"type": "function", "function": {"name": "look", "arguments": {"at": None, "deep": {"k": [1, None]}}}}
+    parameters = {"type": "object", "properties": {"at": {}}, "x-own": None}
+    tool = {"type": "function", "function": {"name": "look", "parameters": parameters}}
+    wrapped = json.dumps if as_json else (lambda value: value)
+    answer = {"role": "assistant", "content": None, "tool_calls": [wrapped(call)]}
+    found = row(messages=[USER, answer], tools=[wrapped(tool)])
+    assert found.messages[1]["tool_calls"] == [call]
+    assert found.tools == [tool]
+    assert row(messages=[USER, answer | {"tool_calls": json.dumps([call])}]).messages == found.messages
+
+
+@pytest.mark.parametrize("pieces", [None, [], [{"text": "a"}], [{"label": 1, "text": "a"}], ["a"]])
+def test_segments_are_pieces_of_text_with_a_label(pieces):
+    assert row(segments=[{"label": True, "text": "a"}]).segments == [("a", True)]
+    assert "egment" in reason(segments=pieces)

@@ -133,8 +133,9 @@ def build(
 
 
 def _there(paths: list[Path]) -> list[Path]:
-    """The files; one that is missing is left to whoever opens it."""
-    return [path for path in paths if path.is_file()]
+    """The files, those of a folder one by one; one that is missing is left to whoever opens it."""
+    found = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    return [file for file in found if file.is_file()]
 
 
 def _told(tokenizer: PreTrainedTokenizerBase) -> list[str]:
