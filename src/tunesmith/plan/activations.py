@@ -81,10 +81,12 @@ EAGER = {"gemma2": 6}
 """Families that transformers computes without sdpa -> bytes kept of each head and pair of tokens: what grows with the square."""
 
 
-def per_token(shape: Shape, regime: Regime, *, rank: int | None, adapted: int, length: int) -> float:
+def per_token(shape: Shape, regime: Regime, *, rank: int | None, adapted: int, length: int, dropped: int = 0) -> float:
     """Bytes that one layer keeps of one token of a row of `length`. `rank` is None when all weights train.
 
-    `adapted` is the number of adapted linear layers of one block.
+    `adapted` is the number of adapted linear layers of one block, `dropped` the widths of their inputs where an adapter has
+    dropout: then each keeps its own copy and a mask (of a byte on a GPU, a number on a CPU) in place of the input that they
+    share.
     """
     each = KEPT[shape.family][regime, rank is not None]
     kept = (
@@ -96,6 +98,9 @@ def per_token(shape: Shape, regime: Regime, *, rank: int | None, adapted: int, l
         + each.heads * shape.num_heads
         + each.fixed
     )
+    if dropped:
+        shared = shape.hidden if shape.active_experts else 2 * shape.hidden + shape.feed_forward
+        kept += dropped * (BYTES[regime] + (4 if regime == "fp32" else 1)) - BYTES[regime] * shared
     if shape.active_experts:
         kept += 2 * BYTES[regime] * shape.hidden * shape.active_experts
     return kept + EAGER.get(shape.family, 0) * (2 if regime == "fp32" else 1) * shape.num_heads * length

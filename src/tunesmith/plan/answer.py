@@ -136,6 +136,7 @@ def _step(question: Question, sharded: int) -> Step:
     return Step(
         tokens=PACKED_TOKENS, length=question.longest, scored=PACKED_TOKENS, trained=trained.parameters, rank=trained.rank,
         regime="master" if trained.rank is None else "amp", quantization=question.quantization, adapted=trained.adapted,
+        dropped=trained.dropped,
         optimizer=question.optimizer, sharded=sharded, accumulates=True,
     )
 

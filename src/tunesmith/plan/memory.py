@@ -63,6 +63,8 @@ class Step:
     """Of the adapter; 0 for a soft prompt; None when all weights train."""
     adapted: int = 7
     """Adapted linear layers of one block."""
+    dropped: int = 0
+    """Widths of their inputs together, if the adapter has dropout."""
     optimizer: str = "adamw"
     recompute: Literal["none", "all"] | int = "none"
     """Layers whose activations are computed again: none, every n-th, all."""
@@ -161,7 +163,7 @@ def _held(shape: Shape, step: Step) -> dict[str, int]:
 def _activations(shape: Shape, step: Step) -> tuple[int, int]:
     """Bytes kept for the backward pass by all layers, and by the one layer that is recomputed (0 where none is)."""
     full = math.ceil(step.tokens * per_token(
-        shape, step.regime, rank=step.rank, adapted=step.adapted, length=step.length
+        shape, step.regime, rank=step.rank, adapted=step.adapted, dropped=step.dropped, length=step.length
     ))
     again = 0 if step.recompute == "none" else shape.num_layers
     if isinstance(step.recompute, int):

@@ -14,6 +14,8 @@ class Trained(NamedTuple):
     """Of a LoRA; 0 for soft prompts; None when all weights train."""
     adapted: int
     """Adapted linear layers of one block."""
+    dropped: int = 0
+    """Widths of their inputs together, where each drops some of its own; 0 without dropout."""
 
 
 def trained(shape: Shape, adapter: Adapter) -> Trained:
@@ -23,7 +25,8 @@ def trained(shape: Shape, adapter: Adapter) -> Trained:
     if isinstance(adapter, LoraAdapter):
         layers = shape.adapted(adapter.targets)
         lengths = shape.num_layers * sum(each.outputs for each in layers) if adapter.use_dora else 0
-        return Trained(shape.lora(adapter.rank, adapter.targets) + lengths, adapter.rank, len(layers))
+        dropped = sum(each.inputs for each in layers) if adapter.dropout else 0
+        return Trained(shape.lora(adapter.rank, adapter.targets) + lengths, adapter.rank, len(layers), dropped)
     return Trained(_soft(shape, adapter), 0, 0)
 
 

@@ -16,6 +16,8 @@ class Speed:
 
     def __init__(self) -> None:
         self._steps: deque[tuple[float, int]] = deque(maxlen=WINDOW_STEPS)
+        self.pauses: dict[str, float] = {}
+        """What else took time -> how long it took the last time."""
         self.begin()
 
     def begin(self) -> None:
@@ -27,12 +29,18 @@ class Speed:
         self._since = now
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self, what: str) -> Iterator[None]:
         began = time.perf_counter()
         try:
             yield
         finally:
-            self._since += time.perf_counter() - began
+            self.pauses[what] = time.perf_counter() - began
+            self._since += self.pauses[what]
+
+    @property
+    def newest_seconds(self) -> float:
+        """Of the newest step."""
+        return self._steps[-1][0]
 
     @property
     def seconds_per_step(self) -> float:
