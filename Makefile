@@ -6,13 +6,14 @@
 # make fuzz   much hostile input for every operation of the API
 # make check  style, types, floors, docs
 # make bench-serve  the engine beside its peers (VLLM_PYTHON=... and ARGS="--only ..." if wanted)
+# make bench-train  the trainer beside its peers: DATA=FOLDER of alpaca_en_demo.json and lamini_docs_train_1260.jsonl (LLAMAFACTORY_PYTHON=...)
 # make bench-api  the gateway beside LiteLLM's proxy (LITELLM_PYTHON=... if wanted)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test test-long test-vllm fuzz bench-serve bench-api check clients setup setup-dev clean
+.PHONY: demo serve test test-long test-vllm fuzz bench-serve bench-train bench-api check clients setup setup-dev clean
 
 demo: setup
 	$(BIN)/tunesmith demo
@@ -30,6 +31,9 @@ test-long: setup-dev
 
 bench-serve: setup-dev
 	$(BIN)/python -m bench.serve $(ARGS)
+
+bench-train: setup-dev
+	$(BIN)/python -m bench.train --data $(DATA) $(ARGS)
 
 bench-api: setup-dev
 	$(BIN)/python -m bench.api $(ARGS)

@@ -26,6 +26,7 @@ def train(
     resume: bool = typer.Option(False, "--resume", help="Go on with a run that was paused, killed or out of disk space."),
     data: str = typer.Option(None, help="What to train on instead of the recipe's data.train: a file, or hub:OWNER/NAME."),
     set: list[str] = typer.Option([], help="A field of the recipe, such as method.epochs=5; may be given again."),
+    processes: int = typer.Option(None, help="Processes that share each step, one for each GPU; short for compute.processes."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object, and no progress."),
 ) -> None:
     """Fine-tune here. Ctrl-C pauses: a checkpoint is written, and `tunesmith train --resume FOLDER` goes on.
@@ -33,6 +34,7 @@ def train(
     Exit status 33: the machine is being taken away, or SIGTERM came; a checkpoint was written, start it again.
     """
     changes = set + ([] if data is None else [f"data.train={json.dumps(data)}"])
+    changes += [] if processes is None else [f"compute.processes={processes}"]
     folder = _resumed(run_dir or recipe, changes) if resume else _new(recipe, run_dir, changes, quiet=as_json)
     console = Console(stderr=True, quiet=as_json)
     console.print(f"The run lies in {folder.root}", highlight=False)

@@ -7,6 +7,7 @@ from tunesmith.train.method import Batch, Method, Work
 def micro_batches(step: list[int], work: Work, method: Method, pad_id: int, shrink: int = 1) -> list[Batch]:
     """`step` has numbers of rows; every row is in one of the batches, which are `shrink` times smaller than was asked for."""
     most_rows = max(1, (work.recipe.method.micro_batch_size or len(step)) // shrink)
+    most_rows = min(most_rows, -(-len(step) // work.recipe.compute.processes))
     if not work.packs or method.pack is None:
         pieces = order.micro_batches(step, most_rows)
         return [method.collate([work.rows[row] for row in piece], pad_id) for piece in pieces]

@@ -46,6 +46,7 @@ def counts_hidden_states(model: Model) -> bool:
 
     Tried once, on a few tokens. No for a model that puts virtual tokens before a row.
     """
+    model = alone(model)
     if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
         return False
     inner = causal(model)
@@ -56,9 +57,13 @@ def counts_hidden_states(model: Model) -> bool:
 
 def causal(model: Model) -> Any:
     """The transformers model within wrappers of several processes and of PEFT."""
-    while isinstance(model, torch.nn.parallel.DistributedDataParallel):
-        model = model.module
+    model = alone(model)
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def alone(model: Model) -> Model:
+    """The model without the wrapper that exchanges its gradients with other processes."""
+    return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from peft import PeftModel
 
+from tunesmith.train.head import alone
 from tunesmith.train.loss import num_rows, score
 from tunesmith.train.method import Batch, Model
 
@@ -34,6 +35,7 @@ def answers(model: Model, batch: Batch, *, fused_head: bool) -> Answers:
 @torch.no_grad()
 def reference_answers(model: Model, batch: Batch, *, fused_head: bool) -> Answers:
     """The same under the base alone. There is no second copy of it: the adapter is switched off and on again."""
+    model = alone(model)
     assert isinstance(model, PeftModel), "without an adapter the base is gone with the first step"
     with model.disable_adapter():
         return answers(model, batch, fused_head=fused_head)

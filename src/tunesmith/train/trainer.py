@@ -5,14 +5,16 @@ TRL makes the adapter, the optimizer and the loop. `Exact` is laid over the trai
 files would be pickle). Knows no run folder: what happens at a step boundary is the caller's `at_step`.
 """
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from tunesmith.train import memory, rng, schedule
+from tunesmith.train import memory, processes, rng, schedule
 from tunesmith.train.adapters import begin, peft_config
 from tunesmith.train.batches import micro_batches
 from tunesmith.train.checkpoints import Checkpoint, Tensors
@@ -65,6 +67,7 @@ class Exact(Trainer):  # type: ignore[misc]
         self._rng = rng.RandomStates(start.tensors["rng"], start.state["rng"]) if start else None
         self._sums: dict[str, list[float]] = {}
         self._step_rows: list[int] = []
+        self._num_counted = 0
         self.shrink: int = start.state["shrink"] if start else 1
         """Micro-batches are this many times smaller than was asked for, because memory ran out."""
         for name, parameter in self._trained():
@@ -119,7 +122,8 @@ class Exact(Trainer):  # type: ignore[misc]
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         self._step_rows = next(epoch_iterator)
         batches = self._micro_batches()
-        return [batches], sum(self._method.num_terms(batch) for batch in batches)
+        mine, self._num_counted = processes.share(batches)
+        return [mine], sum(self._method.num_terms(batch) for batch in batches)
 
     def _micro_batches(self) -> list[Batch]:
         return micro_batches(self._step_rows, self._work, self._method, self.pad_id, self.shrink)
@@ -133,7 +137,8 @@ class Exact(Trainer):  # type: ignore[misc]
             try:
                 return self._gradients(model, inputs, num_items_in_batch)
             except memory.ERRORS as error:
-                if not memory.is_out_of_memory(error) or len(inputs) >= len(self._step_rows):
+                can_shrink = len(inputs) < len(self._step_rows) and processes.world() == 1
+                if not memory.is_out_of_memory(error) or not can_shrink:
                     raise
             # Here, where nothing holds what the failed pass had made.
             inputs = self._smaller(len(inputs))
@@ -151,21 +156,26 @@ class Exact(Trainer):  # type: ignore[misc]
     def _gradients(self, model: Model, inputs: list[Batch], num_items_in_batch: Any) -> torch.Tensor:
         self._sums = {}
         losses = []
-        for batch in inputs:
+        for number, batch in enumerate(inputs):
             batch = self._prepare_inputs(batch)
-            with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
-            self.accelerator.backward(loss)
+            is_last, counts = number == len(inputs) - 1, processes.world() == 1 or number < self._num_counted
+            with nullcontext() if is_last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch if counts else math.inf)
+                self.accelerator.backward(loss)
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
     def compute_loss(self, model: Model, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """`num_items_in_batch`: terms of the whole step, over all processes; infinite for a batch that counts nothing."""
         found = self._method.loss(model, inputs, self._work)
+        counts = not math.isinf(num_items_in_batch)
         for name, share in found.numbers.items():
             known = self._sums.setdefault(name, [0.0, 0.0])
-            known[0] += float(share.total)
-            known[1] += float(share.count)
-        return found.total / num_items_in_batch
+            known[0] += float(share.total) * counts
+            known[1] += float(share.count) * counts
+        # The gradients of several processes are averaged, and the losses that are told too.
+        return found.total * (processes.world() / num_items_in_batch)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Nobody reads it, and counting the parameters costs a millisecond a step."""
@@ -176,9 +186,10 @@ class Exact(Trainer):  # type: ignore[misc]
         if "grad_norm" not in logs:
             return
         step = self._first_step + self.state.global_step
-        numbers = {name: total / max(1.0, count) for name, (total, count) in self._sums.items()}
+        sums = processes.summed(self._sums)
+        numbers = {name: total / max(1.0, count) for name, (total, count) in sums.items()}
         done = StepDone(step, logs["loss"], logs["learning_rate"], logs["grad_norm"], numbers)
-        if self._at_step(done):
+        if processes.agreed(self._at_step(done)):
             self.control.should_training_stop = True
 
 
@@ -226,6 +237,10 @@ def common_arguments(work: Work, first_step: int) -> dict[str, Any]:
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         average_tokens_across_devices=False,
+        ddp_backend=None if on_gpu or processes.world() == 1 else "gloo",
+        ddp_timeout=processes.TIMEOUT_SECONDS,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
