@@ -54,9 +54,10 @@ def read_order(body: JobCreate, desk: Desk, key: Key) -> Recipe:
     if isinstance(body.part, Reinforcement):
         check(body.part.grader, "method.reinforcement.grader")
     recipe = to_recipe(body, base=base, train=str(names["training_file"]), validation=names["validation_file"])
-    if recipe.tracking and (hint := lacking()) is not None:
-        message = "Weights & Biases is not available on this server."
-        raise InvalidRequest(message, hint=hint, param="integrations", code="not_available")
+    for tracker in recipe.tracking:
+        if (hint := lacking(tracker)) is not None:
+            message = "Weights & Biases is not available on this server."
+            raise InvalidRequest(message, hint=hint, param="integrations", code="not_available")
     return recipe
 
 

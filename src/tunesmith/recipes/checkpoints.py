@@ -17,5 +17,5 @@ class CheckpointRecipe(Part):
     adapters: Annotated[int, Field(ge=1, le=100)] = 3
     """Adapters of the newest epochs that are kept to be served, as OpenAI keeps three."""
     sync: Annotated[str, Field(max_length=1024, pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[^\s]*)?$")] | None = None
-    """`s3://bucket/prefix`, S3-compatible storage that gets each checkpoint as it is made, under the name of the run's folder, and
-    gives the newest whole one to a folder that has none. Keys and address are those of AWS's own tools."""
+    """`s3://bucket/prefix`, S3-compatible storage that gets each checkpoint as it is made, under the name of the run's folder,
+    and gives the newest whole one to a folder that has none. Keys and address are those of AWS's own tools."""

@@ -17,7 +17,7 @@ from tunesmith.recipes.compute import ComputeRecipe
 from tunesmith.recipes.data import DataRecipe
 from tunesmith.recipes.evaluation import EvaluationRecipe
 from tunesmith.recipes.method import AnyMethod, Part, SftMethod
-from tunesmith.recipes.tracking import Wandb
+from tunesmith.recipes.tracking import AnyTracker
 from tunesmith.types import Quantization
 
 P = TypeVar("P", bound=Part)
@@ -48,8 +48,8 @@ class Recipe(Part):
     """What to measure."""
     checkpoints: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
     """When state is made durable."""
-    tracking: Annotated[tuple[Wandb, ...], Field(max_length=5)] = ()
-    """Services that are told the run's numbers; none by default."""
+    tracking: Annotated[tuple[AnyTracker, ...], Field(max_length=5)] = ()
+    """Services that are told the run's numbers: `{type = "wandb", project = "mine"}`; none by default."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
     """Fixes adapter initialisation, order of rows and dropout."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0

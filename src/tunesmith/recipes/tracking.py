@@ -1,22 +1,40 @@
-"""Where a run's numbers go beside its own events: Weights & Biases, if the recipe says so. Off by default. Sends nothing."""
+"""Where a run's numbers go beside its own events: nowhere, unless the recipe names services. Off by default. Sends nothing.
+
+`TRACKERS` is the table of what there is: a recipe takes what it holds, and `train/trackers/` has a file for each.
+"""
 
 import importlib.util
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from tunesmith.recipes.method import Part
-
-SETTINGS = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL")
-"""Environment variables of wandb's; one of them must be set, for nothing is sent that nobody configured."""
+from tunesmith.recipes.method import Part, by_type
 
 
-class Wandb(Part):
+class Tracker(Part):
+    """A service that is told a run's numbers, or a place on this machine."""
+
+    module: ClassVar[str]
+    """What must be installed: tunesmith's extra of the same name as the type."""
+    settings: ClassVar[tuple[str, ...]] = ()
+    """Environment variables of which one must be set, for nothing is sent that nobody configured."""
+    hint: ClassVar[str] = ""
+    """What to set."""
+
+    type: str
+    """The kind of service."""
+
+
+class Wandb(Tracker):
     """A run of Weights & Biases, as OpenAI's `integrations` name it."""
 
+    module: ClassVar[str] = "wandb"
+    settings: ClassVar[tuple[str, ...]] = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL")
+    hint: ClassVar[str] = "Set WANDB_API_KEY in the server's environment (or WANDB_MODE=offline)."
+
     type: Literal["wandb"] = "wandb"
-    """The only service that there is."""
+    """The kind of service."""
     project: Annotated[str, Field(min_length=1, max_length=128)]
     """The project there."""
     name: Annotated[str, Field(max_length=128)] | None = None
@@ -27,10 +45,58 @@ class Wandb(Part):
     """Beside `tunesmith/finetune`, the base and the job's id."""
 
 
-def lacking() -> str | None:
-    """What must be installed or set here before a run can be tracked; None when nothing is missing."""
-    if importlib.util.find_spec("wandb") is None:
-        return "Install it beside the server: pip install 'tunesmith[wandb]'."
-    if not any(os.environ.get(name) for name in SETTINGS):
-        return "Set WANDB_API_KEY in the server's environment (or WANDB_MODE=offline)."
+class Mlflow(Tracker):
+    """A run of an MLflow server, or of its database on this machine (`MLFLOW_TRACKING_URI=sqlite:////somewhere/mlflow.db`)."""
+
+    module: ClassVar[str] = "mlflow"
+    settings: ClassVar[tuple[str, ...]] = ("MLFLOW_TRACKING_URI",)
+    hint: ClassVar[str] = "Set MLFLOW_TRACKING_URI to the address of a server, or to sqlite:////FILE."
+
+    type: Literal["mlflow"] = "mlflow"
+    """The kind of service."""
+    project: Annotated[str, Field(min_length=1, max_length=128)]
+    """The experiment there; it is made when there is none of that name."""
+    name: Annotated[str, Field(max_length=128)] | None = None
+    """The run's name; the job's id when left out."""
+
+
+class TensorBoard(Tracker):
+    """Event files for TensorBoard, in the run's own folder `tensorboard`."""
+
+    module: ClassVar[str] = "tensorboard"
+
+    type: Literal["tensorboard"] = "tensorboard"
+    """The kind of service."""
+
+
+class Trackio(Tracker):
+    """A run of Trackio's on this machine: `trackio show --project PROJECT`, from TRACKIO_DIR if that is set."""
+
+    module: ClassVar[str] = "trackio"
+
+    type: Literal["trackio"] = "trackio"
+    """The kind of service."""
+    project: Annotated[str, Field(min_length=1, max_length=128)]
+    """The project there."""
+    name: Annotated[str, Field(max_length=128)] | None = None
+    """The run's name; the job's id when left out."""
+
+
+TRACKERS: dict[str, type[Tracker]] = {"wandb": Wandb, "mlflow": Mlflow, "tensorboard": TensorBoard, "trackio": Trackio}
+"""An entry's `type` in a recipe's `tracking` -> its fields. The first is the default."""
+
+
+def _known(value: Any) -> Any:
+    return by_type(value, TRACKERS, "tracking service")
+
+
+AnyTracker = Annotated[SerializeAsAny[Tracker], BeforeValidator(_known)]
+
+
+def lacking(tracker: Tracker) -> str | None:
+    """What must be installed or set here before a run can be tracked so; None when nothing is missing."""
+    if importlib.util.find_spec(tracker.module) is None:
+        return f"Install it beside the server: pip install 'tunesmith[{tracker.type}]'."
+    if tracker.settings and not any(os.environ.get(name) for name in tracker.settings):
+        return tracker.hint
     return None
