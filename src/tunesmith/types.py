@@ -29,8 +29,8 @@ Wanted = Literal["run", "pause", "cancel"]
 Stop = Literal["pause", "cancel", "interrupt", "save"]
 """What a training is asked for at a step boundary: save and leave, leave, save and leave to be started again, save and go on."""
 
-Quantization = Literal["none", "nf4"]
-"""The precision of a base: as stored, or NF4 with double quantization (bitsandbytes)."""
+Quantization = Literal["none", "nf4", "int8"]
+"""The precision of a base: as stored, NF4 with double quantization (bitsandbytes), or int8 with a scale for each output."""
 
 
 Usage = dict[str, dict[str, int]]

@@ -32,7 +32,8 @@ DRAIN_SECONDS = 30.0
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tunesmith.engine", description=__doc__)
     parser.add_argument("--base", required=True, help="id of a base, or the path of its folder")
-    parser.add_argument("--quantization", choices=["none", "nf4"], default="none", help="precision that adapters were trained on")
+    precisions = ["none", "nf4", "int8"]
+    parser.add_argument("--quantization", choices=precisions, default="none", help="precision that adapters were trained on")
     parser.add_argument("--quantize", choices=["none", "int8"], default="none", help="keep weights in int8, on a CPU")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--socket", type=Path, help="Unix socket to listen on")

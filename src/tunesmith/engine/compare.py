@@ -12,18 +12,19 @@ from tunesmith.engine.parity import difference
 from tunesmith.engine.runner import Runner
 from tunesmith.engine.single import Single
 from tunesmith.models.catalog import Base
+from tunesmith.models.int8 import Int8Linear
 from tunesmith.models.loader import is_nf4, load_base
 from tunesmith.types import Quantization
 
 UNPACK_BYTES = 4 << 30
-"""NF4 layers that take less than this in float32 are unpacked once, on a CPU."""
+"""NF4 and int8 layers that take less than this in float32 are unpacked once, on a CPU."""
 
 
 def load_module(base: Base, quantization: Quantization, dtype: torch.dtype, device: str) -> torch.nn.Module:
-    """The module; on a CPU with its NF4 layers unpacked."""
+    """The module; on a CPU with its NF4 and int8 layers unpacked."""
     module = load_base(base, quantization, dtype=dtype, device=device)
     if device == "cpu":
-        unpack_nf4(module)
+        unpack(module)
     return module
 
 
@@ -33,7 +34,7 @@ def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def lean_difference(forward: Forward, base: Base, config: Mapping[str, Any], module: torch.nn.Module) -> float:
     """How far our own forward is from the module; infinite where it cannot compute this base."""
-    if any(is_nf4(layer) for layer in module.modules()):
+    if any(is_packed(layer) for layer in module.modules()):
         return float("inf")
     try:
         lean = forward(config, weights_of(module), module.device)
@@ -53,12 +54,12 @@ def module_runner(base: Base, module: torch.nn.Module, quantization: Quantizatio
     return Runner(base, Single(module), "single", quantization)
 
 
-def unpack_nf4(model: torch.nn.Module) -> None:
-    """Puts the same numbers in float32 in place of NF4 layers, if that is not too much memory.
+def unpack(model: torch.nn.Module) -> None:
+    """Puts the same numbers in float32 in place of NF4 or int8 layers, if that is not too much memory.
 
-    A CPU multiplies by an NF4 weight by unpacking it at each step; unpacked once, the results are the same and come sooner.
+    A CPU multiplies by such a weight by unpacking it at each step; unpacked once, the results are the same and come sooner.
     """
-    packed = {name: module for name, module in model.named_modules() if is_nf4(module)}
+    packed = {name: module for name, module in model.named_modules() if is_packed(module)}
     if sum(module.in_features * module.out_features for module in packed.values()) * 4 > UNPACK_BYTES:
         return
     for name, module in packed.items():
@@ -68,8 +69,14 @@ def unpack_nf4(model: torch.nn.Module) -> None:
         model.set_submodule(name, plain)
 
 
+def is_packed(module: torch.nn.Module) -> bool:
+    return isinstance(module, Int8Linear) or is_nf4(module)
+
+
 def unpacked(module: torch.nn.Module) -> torch.Tensor:
-    """[out, in] the weight that an NF4 layer multiplies by: bitsandbytes' own operations, as its backward pass has them."""
+    """[out, in] the weight that a layer multiplies by; of NF4 bitsandbytes' own operations, as its backward pass has them."""
+    if isinstance(module, Int8Linear):
+        return module.weight
     ops, state = torch.ops.bitsandbytes, module.weight.quant_state
     absmax = state.absmax
     if state.nested:

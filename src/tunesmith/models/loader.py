@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.utils import logging
 
 from tunesmith.errors import InvalidRequest
+from tunesmith.models import int8
 from tunesmith.models.catalog import Base
 from tunesmith.types import Quantization
 
@@ -35,7 +36,7 @@ def load_base(
         model, report = kind.from_pretrained(
             base.folder,
             dtype=dtype,
-            device_map={"": device},
+            device_map={"": "cpu" if quantization == "int8" else device},
             quantization_config=_quantization(quantization, dtype, head),
             local_files_only=True,
             use_safetensors=True,
@@ -52,6 +53,10 @@ def load_base(
         model.score.weight.data.zero_()
     model.requires_grad_(False)
     model.eval()
+    if quantization == "int8":
+        # Made before it is moved: the device need never hold more than the int8 weights.
+        int8.quantize(model, model.score if head == "score" else model.get_output_embeddings())
+        model.to(device)
     _keep_exact(model)
     if device == "cpu":
         _refuse_split_blocks(model, base)
@@ -60,7 +65,7 @@ def load_base(
 
 def _quantization(quantization: Quantization, dtype: torch.dtype, head: Head) -> BitsAndBytesConfig | None:
     """NF4 with double quantization (Dettmers et al. 2023). The compute dtype is said, since the default differs by caller."""
-    if quantization == "none":
+    if quantization != "nf4":
         return None
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,

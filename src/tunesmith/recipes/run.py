@@ -35,7 +35,7 @@ class Recipe(Part):
     base: str = "tunesmith/tiny"
     """The base model: an id from `tunesmith models list`, or the path of a local folder."""
     quantization: Quantization = "none"
-    """Precision of the frozen base: none, or nf4 (QLoRA, Dettmers et al. 2023). The adapter is served on the same."""
+    """Precision of the frozen base: none, nf4 (QLoRA, Dettmers et al. 2023), or int8. The adapter is served on the same."""
     method: AnyMethod = Field(default_factory=SftMethod)
     """How to train."""
     adapter: AnyAdapter = Field(default_factory=LoraAdapter)

@@ -27,6 +27,8 @@ BYTES_PER_PARAMETER: dict[tuple[Quantization, bool], float] = {
     ("none", True): 2.0,
     ("nf4", False): 1.2,
     ("nf4", True): 0.8,
+    ("int8", False): 1.8,
+    ("int8", True): 1.3,
 }
 """(precision, on a GPU) -> bytes. NF4 keeps embeddings and norms whole, which is a sixth of the numbers of a usual base."""
 

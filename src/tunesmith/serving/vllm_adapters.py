@@ -31,6 +31,8 @@ def preflight(adapter: Adapter, *, max_rank: int, nf4_on_full: bool, python: Pat
     if info.content_hash != adapter.content_hash:
         message = f"The adapter in {adapter.path} is not the one that was published."
         raise InvalidRequest(message, hint="Its content hash differs.", param="content_hash")
+    if adapter.quantization == "int8":
+        raise _refused("it was trained on an int8 base, which vLLM does not have", "Serve it with --engine embedded.")
     if adapter.quantization == "nf4" and not nf4_on_full and not _has_nf4(python):
         raise _refused(
             "it was trained on an NF4 base, which vLLM does not have",
