@@ -17,15 +17,20 @@ from tunesmith.data.tokenizer import load_tokenizer
 from tunesmith.errors import InvalidRecipe, TrainingFailed
 from tunesmith.models.catalog import find_base
 from tunesmith.models.loader import load_base
+from tunesmith.plan.gpus import GIB
 from tunesmith.recipes.adapter import vllm_refuses
 from tunesmith.recipes.auto import resolve
 from tunesmith.recipes.compute import PROMPT_KINDS, refuse
 from tunesmith.recipes.run import Recipe
 from tunesmith.runfolder import RunFolder
-from tunesmith.train import checkpoints, order, packing, processes
+from tunesmith.train import checkpoints, order, packing, preflight, processes
 from tunesmith.train.adapters import folder_name, save_trained
 from tunesmith.train.attempt import Attempt
+from tunesmith.train.forecast import Forecast, peak_flops
+from tunesmith.train.forecast import costs as step_costs
 from tunesmith.train.method import Method, Model, Work
+from tunesmith.train.preflight import Planned
+from tunesmith.train.speed import memory_bytes
 from tunesmith.train.tools import Tools
 from tunesmith.train.verify import prove_run
 
@@ -47,6 +52,7 @@ def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> di
     )
     for sentence in report.warnings(data.report):
         tools.emit("warning", message=sentence)
+    asked = recipe
     recipe = resolve(recipe, hidden_size=base.hidden_size, num_rows=len(data.train), max_positions=max_positions)
     if (reason := vllm_refuses(recipe.adapter, recipe.quantization)) is not None:
         tools.emit("warning", message=f"What this run makes will not load in vLLM: {reason}. Our own engine serves it.")
@@ -71,10 +77,25 @@ def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> di
     if processes.rank():
         method.trainer(model, tokenizer, work, method, start, lambda done: False).train()
         return None
+    space = preflight.room(device, model, recipe)
+    work, planned = preflight.ready(work, method, asked, space, start)
     attempt = Attempt(work, method, data.held_out, folder, tools, made_from, start)
     with processes.started(work.recipe, folder.root, tools.models_dir):
         attempt.trainer = method.trainer(model, tokenizer, work, method, start, attempt.at_step)
+        attempt.forecast = _foresee(attempt, planned, space)
         return _publish(attempt, data.report) if attempt.train() else None
+
+
+def _foresee(attempt: Attempt, planned: Planned | None, space: int) -> Forecast:
+    """One dry step, and what it and the plan let expect of the run."""
+    work = attempt.work
+    dry = preflight.dry_step(attempt.trainer, work, attempt.method, space)
+    costs = step_costs(work.steps, tokens.lengths(work.rows), planned)
+    forecast = Forecast(costs, planned, dry, peak_flops(), work.recipe.compute.usd_per_hour, first_step=attempt.step)
+    told = forecast.before()
+    message = f"One dry step of {dry.tokens:,} tokens held {dry.peak_bytes / GIB:.2f} GiB of {space / GIB:.2f}"
+    attempt.tools.emit("plan", step=attempt.step, message=message, cut=preflight.cut(work), dry_bytes=dry.peak_bytes, **told)
+    return forecast
 
 
 def _packs(work: Work, method: Method, model: Model, tools: Tools) -> bool:
@@ -106,6 +127,7 @@ def _publish(attempt: Attempt, report: dict[str, Any]) -> dict[str, Any] | None:
     base, recipe = attempt.work.base, attempt.work.recipe
     if base.revision != attempt.made_from["base_revision"]:
         raise TrainingFailed(f"The files of {base.id} were changed while it was trained on.", hint="Start a new run.")
+    plan = attempt.forecast.reconciled(tokens=attempt.measured.tokens_seen, process_bytes=memory_bytes())
     name = folder_name(recipe)
     attempt.tools.emit("phase", phase="saving", message=f"Saving the {name}")
     info = save_trained(attempt.trainer.model, attempt.folder.artifacts / name, base, recipe)
@@ -119,6 +141,7 @@ def _publish(attempt: Attempt, report: dict[str, Any]) -> dict[str, Any] | None:
         **({} if proof is None else {"proof": proof}),
         "hyperparameters": recipe.method.model_dump(),
         "data": report,
+        "plan": plan,
     }
 
 
