@@ -106,7 +106,7 @@ def test_an_adapter_of_nf4_is_refused_unless_the_owner_says_otherwise_and_knows_
     with pytest.raises(InvalidRequest, match="trained on an NF4 base") as caught:
         preflight(trained, max_rank=64, nf4_on_full=False, python=Path("/v/bin/python"))
     assert caught.value.code == "adapter_not_supported"
-    with pytest.raises(InvalidRequest, match="nobody has measured .* tunesmith verify .* --on none"):
+    with pytest.raises(InvalidRequest, match="nobody has measured .*`tunesmith verify .* --on none"):
         preflight(trained, max_rank=64, nf4_on_full=True, python=Path("/v/bin/python"))
     write_drift(trained.path, "none", Drift(0.1, 0.5, 1.0, 1.1, 1000, 32))
     preflight(trained, max_rank=64, nf4_on_full=True, python=Path("/v/bin/python"))

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from tunesmith.serving.processes import EngineOrder, EngineProcess, start_engine
 from tunesmith.serving.upstream import Adapter, Upstream
 from tunesmith.train import conversations, proof
 from tunesmith.train.adapters import peft_config
-from tunesmith.train.proof import Proof, ServedDiffers
+from tunesmith.train.proof import Asker, Proof, ServedDiffers
+from tunesmith.train.score_proof import check_scores, trained_scores
 
 COUNT = 11
 """One of each skill; a skill calls tools."""
@@ -58,13 +60,16 @@ def nf4_engine(small_base: Base, tmp_path_factory: pytest.TempPathFactory) -> It
     yield from engine(small_base, "nf4", tmp_path_factory.mktemp("engine") / "log")
 
 
-def trained(base: Base, folder: Path, adapter: dict, quantization: str = "none") -> tuple[torch.nn.Module, AdapterInfo]:
+def trained(
+    base: Base, folder: Path, adapter: dict, quantization: str = "none", **more: Any
+) -> tuple[torch.nn.Module, AdapterInfo]:
     """A model with an adapter of which every tensor is random, and the adapter as it is saved."""
     from peft import get_peft_model
 
     torch.manual_seed(1)
-    recipe = parse({"base": base.id, "quantization": quantization, "adapter": adapter, "data": {"train": "none.jsonl"}})
-    model = get_peft_model(load_base(base, quantization), peft_config(recipe, base))
+    recipe = parse({"base": base.id, "quantization": quantization, "adapter": adapter, "data": {"train": "none.jsonl"}} | more)
+    head = "score" if recipe.method.type == "reward" else "words"
+    model = get_peft_model(load_base(base, quantization, head=head), peft_config(recipe, base))
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data += 0.1 * torch.randn_like(parameter)
@@ -153,3 +158,25 @@ def test_another_template_is_found_by_the_first_token_that_differs(small_base: B
     assert other != template
     with pytest.raises(ServedDiffers, match=r"Conversation 1 is rendered otherwise .* was id \d+ in training.*chat template"):
         checked(small_base, model, info, plain_engine, other)
+
+
+def test_a_reward_model_gives_the_scores_that_it_was_trained_to_give(small_base: Base, plain_engine: Ask, tmp_path: Path) -> None:
+    model, info = trained(small_base, tmp_path, {"rank": 4}, method={"type": "reward"})
+    assert info.kind == "reward"
+    tokenizer = load_tokenizer(small_base.folder)
+    shown = conversations.of_skills(tokenizer, COUNT, small_base.max_positions)
+    adapter = Adapter(Path(info.path), info.content_hash)
+    found = check_scores(model, small_base, adapter, shown, plain_engine(), "cpu")
+    assert (found.conversations, found.rows) == (COUNT, COUNT)
+    assert 0 < found.worst < 1e-4
+    assert len({round(score, 3) for scores in trained_scores(model, shown, "cpu") for score in scores}) > 5
+    with torch.no_grad():
+        next(value for name, value in model.named_parameters() if "score" in name and value.requires_grad)[0, 0] += 1
+    with pytest.raises(ServedDiffers, match=r"scores are .* The tensor base_model.model.score.weight was saved otherwise"):
+        check_scores(model, small_base, adapter, shown, plain_engine(), "cpu")
+    asker = Asker(plain_engine(), small_base.id, adapter, 256)
+    with pytest.raises(ServedDiffers, match="it gives scores, and no answers"):
+        asker.all(shown[:1], asker.conversation)
+    plain = trained(small_base, tmp_path / "plain", {"rank": 4})[1]
+    with pytest.raises(ServedDiffers, match="is no reward model"):
+        check_scores(model, small_base, Adapter(Path(plain.path), plain.content_hash), shown, plain_engine(), "cpu")

@@ -18,7 +18,7 @@ from tunesmith.engine.batch import Group
 from tunesmith.engine.cache import Pairs
 from tunesmith.engine.dora import Frozen, Gain, gain
 from tunesmith.errors import InvalidRequest
-from tunesmith.models.artifact import WEIGHTS, AdapterInfo
+from tunesmith.models.artifact import HEAD, WEIGHTS, AdapterInfo
 
 PREFIX = "base_model.model."
 """PEFT writes it before the names of the base's layers."""
@@ -172,6 +172,7 @@ class Adapters:
         self._next = 1
         self._loras: dict[int, list[Lora]] = {}
         self._soft_prompts: dict[int, Pairs] = {}
+        self._heads: dict[int, torch.Tensor] = {}
 
     @property
     def soft_prompts(self) -> Mapping[int, Pairs]:
@@ -183,6 +184,10 @@ class Adapters:
         pairs = self._soft_prompts.get(serial)
         return len(pairs[0][0]) if pairs else 0
 
+    def head(self, serial: int | None) -> torch.Tensor | None:
+        """[width] of a reward model: times the last hidden state it is the score of a row."""
+        return None if serial is None else self._heads.get(serial)
+
     def add(self, info: AdapterInfo) -> int:
         """Puts an adapter on the model; its serial number. Raises InvalidRequest when it was not made for this base."""
         self._check(info)
@@ -190,7 +195,9 @@ class Adapters:
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise _unfit(info, "has weights that are not finite", "Train it again.")
         serial = self._next
-        if info.kind in ("lora", "dora"):
+        if info.kind == "reward":
+            self._heads[serial] = tensors.pop(HEAD)[0].float()
+        if info.kind in ("lora", "dora", "reward"):
             self._loras[serial] = self._add_lora(serial, tensors, info)
         else:
             self._soft_prompts[serial] = self._soften(info, tensors["prompt_embeddings"])
@@ -201,6 +208,7 @@ class Adapters:
         for lora in self._loras.pop(serial, []):
             lora.remove(serial)
         self._soft_prompts.pop(serial, None)
+        self._heads.pop(serial, None)
 
     def _add_lora(self, serial: int, tensors: dict[str, torch.Tensor], info: AdapterInfo) -> list[Lora]:
         halves: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
@@ -222,8 +230,6 @@ class Adapters:
         return list(wanted)
 
     def _check(self, info: AdapterInfo) -> None:
-        if info.kind == "reward":
-            raise _unfit(info, "is a reward model: it gives scores, and no answers", "Ask an adapter that was trained to answer.")
         if info.base_revision != self._base_revision:
             raise _unfit(info, f"was trained on another revision of {info.base}",
                          "Serve the base that it was trained on, or train it again.")

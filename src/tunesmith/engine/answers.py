@@ -23,9 +23,10 @@ from tunesmith.engine.identity import FindAdapter, Loaded, cache_root, fingerpri
 from tunesmith.engine.parsing import parse
 from tunesmith.engine.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Order, Request, each_prompt
 from tunesmith.engine.responses import ChatStream, Tally, chat_answer, head
+from tunesmith.engine.scores import ScoreRequest, score_answer
 from tunesmith.engine.sequence import VIRTUAL, Output, Sampling, Sequence
 from tunesmith.engine.text import Decode, TextStream
-from tunesmith.engine.texts import Texts, chat_prompt, read_prompt
+from tunesmith.engine.texts import Texts, chat_prompt, read_prompt, whole_ids
 from tunesmith.engine.tool_forms import ToolDialect
 from tunesmith.engine.vocabulary import Vocabulary
 from tunesmith.errors import ContextTooLong, InvalidRequest
@@ -70,12 +71,13 @@ class Answers:
             web.post("/v1/chat/completions", self.chat),
             web.post("/v1/completions", self.complete),
             web.post("/v1/embeddings", self.embed),
+            web.post("/v1/score", self.score),
             *Texts(self._served.vocabulary, self._served.base.max_positions, self._find_adapter).routes(),
         ]
 
     async def chat(self, http: web.Request) -> web.StreamResponse:
         request = parse(ChatRequest, await read_json_body(http))
-        adapter, vocabulary = self._find_adapter(request.model), self._served.vocabulary
+        adapter, vocabulary = self._answering(request.model), self._served.vocabulary
         prompt = chat_prompt(vocabulary, request.messages, request.used_tools)
         samplings = [request.sampling(len(prompt), self._num_positions(adapter), number) for number in range(request.n)]
         forms = await self._make_forms(request, request.n)
@@ -93,7 +95,7 @@ class Answers:
 
     async def complete(self, http: web.Request) -> web.StreamResponse:
         request = parse(CompletionRequest, await read_json_body(http))
-        adapter, vocabulary = self._find_adapter(request.model), self._served.vocabulary
+        adapter, vocabulary = self._answering(request.model), self._served.vocabulary
         prompts = [read_prompt(vocabulary, prompt, "prompt") for prompt in request.prompts]
         limit = self._num_positions(adapter)
         asked = [(p.tokens, request.sampling(len(p.tokens), limit, number)) for p in prompts for number in range(request.n)]
@@ -112,7 +114,7 @@ class Answers:
 
     async def embed(self, http: web.Request) -> web.StreamResponse:
         request = parse(EmbeddingRequest, await read_json_body(http))
-        adapter = self._find_adapter(request.model)
+        adapter = self._answering(request.model)
         prompts = [read_prompt(self._served.vocabulary, prompt, "input").tokens for prompt in each_prompt(request.input)]
         longest, limit = max(map(len, prompts), default=0), self._num_positions(adapter)
         if longest > limit:
@@ -122,7 +124,33 @@ class Answers:
         async with self._running(request, wanted, adapter, decode=self._served.vocabulary.decode) as outputs:
             return web.json_response(embedding_answer(request, prompts, await collect(outputs, len(wanted))))
 
+    async def score(self, http: web.Request) -> web.StreamResponse:
+        """One number for a conversation, by a reward model."""
+        request = parse(ScoreRequest, await read_json_body(http))
+        adapter, vocabulary = self._find_adapter(request.model), self._served.vocabulary
+        if adapter is None or not adapter.is_reward:
+            message = f"{request.model} is no reward model: it gives answers, and no scores."
+            raise InvalidRequest(message, hint="Train one with the method reward.", param="model", code="not_a_reward_model")
+        if request.messages is not None:
+            prompt = whole_ids(vocabulary, request.messages, request.tools)
+        else:
+            prompt = read_prompt(vocabulary, request.prompt or [], "prompt").tokens
+        if len(prompt) > self._served.base.max_positions:
+            message = f"This model has {self._served.base.max_positions} positions; the conversation has {len(prompt)} tokens."
+            raise ContextTooLong(message, hint="Shorten it.", param="messages")
+        wanted = [Wanted(prompt, Sampling(max_tokens=0))]
+        async with self._running(request, wanted, adapter, decode=vocabulary.decode) as outputs:
+            return web.json_response(score_answer(request, prompt, (await collect(outputs, 1))[0]))
+
     # -- one request's parts --------------------------------------------------------------------------------------------
+
+    def _answering(self, model: str) -> Loaded | None:
+        """The adapter that shall answer. Raises NotFound, and InvalidRequest for one that cannot."""
+        adapter = self._find_adapter(model)
+        if adapter is not None and adapter.is_reward:
+            message = f"{model} is a reward model: it gives scores, and no answers."
+            raise InvalidRequest(message, hint="Ask an adapter that was trained to answer.", param="model", code="reward_model")
+        return adapter
 
     def _num_positions(self, adapter: Loaded | None) -> int:
         """Those that prompt and completion can have: a soft prompt takes some."""
@@ -173,7 +201,7 @@ class Answers:
                 priority=request.priority,
                 deadline=deadline,
                 constraint=form,
-                wants_embedding=isinstance(request, EmbeddingRequest),
+                wants_embedding=isinstance(request, EmbeddingRequest | ScoreRequest),
             )
             for index, (prompt, sampling, form) in enumerate(wanted)
         ]

@@ -17,6 +17,8 @@ class Loaded:
     content_hash: str
     num_virtual: int = 0
     """Positions of its soft prompt."""
+    is_reward: bool = False
+    """Does it give scores, and no answers?"""
 
 
 FindAdapter = Callable[[str], Loaded | None]

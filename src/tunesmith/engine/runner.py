@@ -105,7 +105,11 @@ class Runner:
             if _reports_prompt(work):
                 self._report_prompt(logits_RV[place : place + count], work)
             if pool and hidden_ND is not None:
-                self._pool(hidden_ND[first : first + work.count], work)
+                head_D = self.adapters.head(work.sequence.adapter)
+                if head_D is None:
+                    self._pool(hidden_ND[first : first + work.count], work)
+                else:
+                    _score(hidden_ND[first : first + work.count], work, head_D)
             place += count
             if work.is_last:
                 ends.append((index, place - 1))
@@ -152,6 +156,14 @@ class Runner:
         self._sums[sequence] = known | {start + count: part}
         if start + count >= sequence.num_prompt_tokens and sequence.embedding is None:
             sequence.embedding = (part / (sequence.num_prompt_tokens - sequence.num_virtual)).tolist()
+
+
+def _score(hidden_TD: torch.Tensor, work: Work, head_D: torch.Tensor) -> None:
+    """A reward model's one number, of the hidden state of the prompt's last token."""
+    sequence, start, count = work
+    last = sequence.num_prompt_tokens - 1 - start
+    if 0 <= last < count:
+        sequence.embedding = [float(hidden_TD[last].float() @ head_D)]
 
 
 def _row(work: Work) -> Row:

@@ -129,7 +129,7 @@ class Server:
                 raise InvalidRequest(f"The name {name!r} is taken.", hint="Drop it first, or use another.", param="name")
             if loaded is None:
                 serial = await asyncio.wrap_future(self._served.core.add_adapter(info))
-                self._adapters[name] = Loaded(serial, info.content_hash, info.num_virtual)
+                self._adapters[name] = Loaded(serial, info.content_hash, info.num_virtual, info.kind == "reward")
 
     async def drop_adapter(self, request: web.Request) -> web.Response:
         """What runs on the adapter ends in peace; new requests for it are refused at once."""

@@ -4,7 +4,8 @@ from typing import Any
 
 from aiohttp import web
 
-from tunesmith.data.chat_template import piece_ids, prompt_ids, text_ids
+from tunesmith.data.chat_template import encode_conversation, piece_ids, prompt_ids, text_ids
+from tunesmith.data.messages import to_messages, to_tools
 from tunesmith.engine.completions import Prompt
 from tunesmith.engine.events import read_json_body
 from tunesmith.engine.identity import FindAdapter
@@ -20,6 +21,14 @@ def chat_prompt(vocabulary: Vocabulary, messages: list[Message], tools: list[dic
     """Ids of a conversation. Raises InvalidRequest."""
     try:
         return prompt_ids(vocabulary.tokenizer, messages, tools or None)
+    except InvalidData as error:
+        raise InvalidRequest(error.message, hint=error.hint, param="messages", code="invalid_value") from error
+
+
+def whole_ids(vocabulary: Vocabulary, messages: list[Message], tools: list[dict[str, Any]]) -> list[int]:
+    """Ids of a conversation up to the end of its last message, an answer, as training has them. Raises InvalidRequest."""
+    try:
+        return encode_conversation(vocabulary.tokenizer, to_messages(messages), to_tools(tools))[-1].ids
     except InvalidData as error:
         raise InvalidRequest(error.message, hint=error.hint, param="messages", code="invalid_value") from error
 

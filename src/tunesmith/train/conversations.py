@@ -47,6 +47,8 @@ class Conversation:
     masks: tuple[tuple[bool, ...], ...]
     """For each row which of its tokens train."""
     prompts: tuple[Prompt, ...]
+    wholes: tuple[dict[str, Any], ...]
+    """For each row what clients send to have it scored; none for plain text."""
 
     def begins_at(self, row: int, position: int) -> bool:
         """Does a trained stretch of the row begin there?"""
@@ -98,8 +100,8 @@ def _encoded(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> Iterato
             encoded = [side for example in to_examples(tokenizer, row) for side in sides(example)]
         except InvalidData:  # training set it aside too
             continue
-        rows, masks = tuple(tuple(each.ids) for each in encoded), tuple(tuple(each.loss_mask) for each in encoded)
-        yield Conversation(rows, masks, tuple(_prompts(row, len(encoded))))
+        ids, masks = tuple(tuple(each.ids) for each in encoded), tuple(tuple(each.loss_mask) for each in encoded)
+        yield Conversation(ids, masks, tuple(_prompts(row, len(encoded))), tuple(_wholes(row, len(encoded))))
 
 
 def _fitting(found: Iterator[Conversation], count: int, max_positions: int) -> Iterator[Conversation]:
@@ -123,14 +125,24 @@ def _prompts(row: Row, num_rows: int) -> Iterator[Prompt]:
         for side in range(num_rows):
             yield Prompt(_chat(row.messages, row.tools), side, is_answered=True)
         return
-    last = len(row.messages) - 1
-    weights = [int(n == last) for n in range(last + 1)] if row.kind == "kto" else row.weights
-    trained = [
-        n for n, message in enumerate(row.messages) if message["role"] == "assistant" and (weights is None or weights[n])
-    ]
-    for number, n in enumerate(trained):
+    for number, n in enumerate(_trained(row)):
         if n:
             yield Prompt(_chat(row.messages[:n], row.tools), number if num_rows > 1 else 0, is_answered=True)
+
+
+def _trained(row: Row) -> list[int]:
+    """Places of the answers that train."""
+    last = len(row.messages) - 1
+    weights = [int(n == last) for n in range(last + 1)] if row.kind == "kto" else row.weights
+    return [n for n, message in enumerate(row.messages) if message["role"] == "assistant" and (weights is None or weights[n])]
+
+
+def _wholes(row: Row, num_rows: int) -> Iterator[dict[str, Any]]:
+    if row.kind == "preference":
+        yield from (_chat(row.messages + answer, row.tools) for answer in (row.chosen, row.rejected))
+    elif row.messages:
+        ends = _trained(row) if num_rows > 1 else [len(row.messages) - 1]
+        yield from (_chat(row.messages[: n + 1], row.tools) for n in ends)
 
 
 def _chat(messages: list[Message], tools: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,10 +7,11 @@ while it makes it as of the same answer read back. Knows no engine: it asks an `
 import asyncio
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -21,6 +22,7 @@ from tunesmith.store import write_atomically
 from tunesmith.train.conversations import Conversation, Ids
 from tunesmith.train.saved import saved_otherwise
 
+T = TypeVar("T")
 NUM_ANSWER_TOKENS = 8
 """Of each conversation's answer that the engine makes and then reads back."""
 CHUNK = 512
@@ -62,6 +64,19 @@ class Proof:
     dtype: str
 
 
+@dataclass(frozen=True)
+class ScoreProof:
+    """The same of a reward model: one score for each whole conversation."""
+
+    conversations: int
+    rows: int
+    """Rendered by both to the same ids, and scored."""
+    mean: float
+    """Mean distance of scores."""
+    worst: float
+    dtype: str
+
+
 def check(
     model: torch.nn.Module, base: Base, adapter: Adapter | None, conversations: Sequence[Conversation], upstream: Upstream,
     device: str, *, num_virtual: int = 0,
@@ -71,18 +86,24 @@ def check(
     `num_virtual` are the positions of the adapter's soft prompt.
     """
     trained = trained_logprobs(model, conversations, device)
+    with explained(model, adapter):
+        asker = Asker(upstream, base.id, adapter, base.max_positions - num_virtual)
+        return compare(conversations, trained, asker.all(conversations, asker.conversation), dtype_on(device))
 
-    async def ask() -> list[Served]:
-        try:
-            return await served(upstream, base.id, adapter, conversations, base.max_positions - num_virtual)
-        finally:
-            await upstream.stop()
 
+@contextmanager
+def explained(model: torch.nn.Module, adapter: Adapter | None) -> Iterator[None]:
+    """Adds to a ServedDiffers where the adapter's folder does not hold what the model has."""
     try:
-        return compare(conversations, trained, asyncio.run(ask()), torch.float32 if device == "cpu" else torch.bfloat16)
+        yield
     except ServedDiffers as error:
         reason = saved_otherwise(model, Path(adapter.path)) if adapter is not None else ""
         raise ServedDiffers(f"{error.message} {reason}".strip(), hint=error.hint) from error
+
+
+def dtype_on(device: str) -> torch.dtype:
+    """What both compute in."""
+    return torch.float32 if device == "cpu" else torch.bfloat16
 
 
 # -- the trainer's side -----------------------------------------------------------------------------------------------------
@@ -127,32 +148,40 @@ class Served:
     """Of each row's first prompt: log-probabilities of the engine's answer, as it made it, and as it reads it."""
 
 
-async def served(
-    upstream: Upstream, model: str, adapter: Adapter | None, conversations: Sequence[Conversation], max_positions: int
-) -> list[Served]:
-    """What the engine says. Raises ServedDiffers where it refuses the adapter, EngineFailed where there is none to ask."""
-    await upstream.start()
-    try:
-        if adapter is not None:
-            await upstream.ensure_adapter(adapter)
-    except InvalidRequest as error:
-        raise ServedDiffers(f"The engine refuses what was saved: {error}") from error
-    asker = _Asker(upstream, model, adapter, max_positions)
-    return list(await asyncio.gather(*(asker.conversation(conversation) for conversation in conversations)))
+class Asker:
+    """Asks an upstream, and stops it."""
 
-
-class _Asker:
     def __init__(self, upstream: Upstream, model: str, adapter: Adapter | None, max_positions: int):
         self._upstream, self._model, self._adapter, self._max_positions = upstream, model, adapter, max_positions
 
+    def all(self, conversations: Sequence[Conversation], ask: Callable[[Conversation], Awaitable[T]]) -> list[T]:
+        """What `ask` finds of each. Raises ServedDiffers where the adapter is refused, EngineFailed where there is no engine."""
+
+        async def run() -> list[T]:
+            try:
+                await self._start()
+                return list(await asyncio.gather(*map(ask, conversations)))
+            finally:
+                await self._upstream.stop()
+
+        return asyncio.run(run())
+
+    async def _start(self) -> None:
+        await self._upstream.start()
+        try:
+            if self._adapter is not None:
+                await self._upstream.ensure_adapter(self._adapter)
+        except InvalidRequest as error:
+            raise ServedDiffers(f"The engine refuses what was saved: {error}") from error
+
     async def conversation(self, conversation: Conversation) -> Served:
-        prompts = [(await self._ask("/tokenize", prompt.body))["tokens"] for prompt in conversation.prompts]
+        prompts = [(await self.ask("/tokenize", prompt.body))["tokens"] for prompt in conversation.prompts]
         logprobs = [await self._read(row) for row in conversation.rows]
         first = {prompt.row: ids for prompt, ids in reversed(list(zip(conversation.prompts, prompts, strict=True)))}
         return Served(prompts, logprobs, [await self._answer(ids) for ids in first.values()])
 
     async def _read(self, ids: Sequence[int]) -> list[float]:
-        body = await self._ask("/v1/completions", {"prompt": list(ids), "max_tokens": 0, "echo": True, "logprobs": 0})
+        body = await self.ask("/v1/completions", {"prompt": list(ids), "max_tokens": 0, "echo": True, "logprobs": 0})
         return list(body["choices"][0]["logprobs"]["token_logprobs"][1:])
 
     async def _answer(self, ids: list[int]) -> tuple[list[float], list[float]]:
@@ -161,12 +190,13 @@ class _Asker:
         if room < 1:
             return [], []
         asked = {"prompt": ids, "max_tokens": room, "temperature": 0, "logprobs": 0, "return_token_ids": True}
-        choice = (await self._ask("/v1/completions", asked))["choices"][0]
+        choice = (await self.ask("/v1/completions", asked))["choices"][0]
         made = list(choice["logprobs"]["token_logprobs"])
         whole = await self._read(ids + choice["token_ids"][: len(made)])
         return made, whole[len(ids) - 1 :]
 
-    async def _ask(self, path: str, body: dict[str, Any]) -> Any:
+    async def ask(self, path: str, body: dict[str, Any]) -> Any:
+        """The answer's JSON. Raises ServedDiffers for a refusal."""
         answer = await self._upstream.ask(path, body | {"model": self._model}, self._adapter)
         told = json.loads(await answer.read())
         if answer.status >= 400:
@@ -187,7 +217,7 @@ def compare(
     places = [(number, row) for number, each in enumerate(conversations, start=1) for row in each.rows]
     said = [logprobs for told in found for logprobs in told.logprobs]
     apart = [
-        (_distance(mine, theirs), number, position + 1)
+        (distance(mine, theirs), number, position + 1)
         for (number, _), mine_T, theirs_T in zip(places, trained, said, strict=True)
         for position, (mine, theirs) in enumerate(zip(mine_T, theirs_T, strict=True))
     ]
@@ -199,7 +229,7 @@ def compare(
             f"What is served differs from what was trained: log-probabilities are {mean:.2g} nats apart in the mean (at most "
             f"{bounds.mean:g}) and {worst:.2g} at worst (at most {bounds.worst:g}), at token {position} of conversation {number}."
         )
-    answers = [_distance(*pair) for told in found for made, read in told.answers for pair in zip(made, read, strict=True)]
+    answers = [distance(*pair) for told in found for made, read in told.answers for pair in zip(made, read, strict=True)]
     if max(answers, default=0.0) > bounds.worst:
         raise ServedDiffers(
             f"The engine's answers are not what it says of them afterwards: {max(answers):.2g} nats apart (at most "
@@ -212,10 +242,10 @@ def compare(
     )
 
 
-def _distance(one: float, other: float) -> float:
+def distance(one: float, other: float) -> float:
     """In nats; infinite where one is no number."""
-    distance = abs(one - other)
-    return distance if distance == distance else math.inf
+    found = abs(one - other)
+    return found if found == found else math.inf
 
 
 def _compare_ids(number: int, conversation: Conversation, prompts: Sequence[list[int]]) -> None:
@@ -238,7 +268,7 @@ def _compare_ids(number: int, conversation: Conversation, prompts: Sequence[list
             )
 
 
-def write(folder: Path, proof: Proof) -> dict[str, Any]:
+def write(folder: Path, proof: Proof | ScoreProof) -> dict[str, Any]:
     """Puts the proof beside the adapter; the same as JSON."""
     told = asdict(proof)
     write_atomically(folder / RECORD, json.dumps(told, indent=1).encode())

@@ -16,7 +16,7 @@ from tunesmith.errors import InvalidRequest
 from tunesmith.models.artifact import AdapterInfo
 from tunesmith.models.catalog import Base, find_base
 from tunesmith.models.drift import Drift, write_drift
-from tunesmith.models.loader import load_base
+from tunesmith.models.loader import Head, load_base
 from tunesmith.models.whole import read_trained
 from tunesmith.serving.processes import EngineOrder
 from tunesmith.serving.upstream import Adapter
@@ -24,6 +24,7 @@ from tunesmith.train import drift, proof
 from tunesmith.train.attempt import Attempt
 from tunesmith.train.conversations import NUM_CONVERSATIONS, Conversation, of_file, of_run, of_skills
 from tunesmith.train.saved import load_adapter
+from tunesmith.train.score_proof import check_scores
 from tunesmith.train.tools import MakeUpstream, own_engine
 from tunesmith.types import Quantization
 
@@ -106,6 +107,8 @@ def measure_drift(asked: Asked, there: Quantization) -> Drift:
     Raises NotFound, InvalidRequest, InvalidData.
     """
     what, shown = _opened(asked)
+    if what.info.kind == "reward":
+        raise InvalidRequest(f"{asked.folder} is a reward model; drift is measured of answers.", hint="Compare its scores.")
     if what.adapter is None or what.info.quantization == there:
         message = f"{asked.folder} is served on {what.info.quantization}, so there is nothing to compare."
         raise InvalidRequest(message, hint="Name another precision.", param="on")
@@ -126,8 +129,8 @@ def _opened(asked: Asked) -> tuple[Subject, list[Conversation]]:
 def _loaded(what: Subject, quantization: Quantization) -> torch.nn.Module:
     """As the trainer has it."""
     device = _device()
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    model = load_base(what.base, quantization, dtype=dtype, device=device)
+    head: Head = "score" if what.info.kind == "reward" else "words"
+    model = load_base(what.base, quantization, dtype=proof.dtype_on(device), device=device, head=head)
     return model if what.adapter is None else load_adapter(model, what.adapter.path)
 
 
@@ -139,7 +142,8 @@ def _prove(
     model: torch.nn.Module, what: Subject, conversations: list[Conversation], order: EngineOrder, make_upstream: MakeUpstream,
     device: str,
 ) -> dict[str, Any]:
-    found = proof.check(
-        model, what.base, what.adapter, conversations, make_upstream(order), device, num_virtual=what.info.num_virtual
-    )
-    return proof.write(Path(what.info.path), found)
+    folder, upstream = Path(what.info.path), make_upstream(order)
+    if what.info.kind == "reward" and what.adapter is not None:
+        return proof.write(folder, check_scores(model, what.base, what.adapter, conversations, upstream, device))
+    found = proof.check(model, what.base, what.adapter, conversations, upstream, device, num_virtual=what.info.num_virtual)
+    return proof.write(folder, found)
