@@ -110,9 +110,10 @@ def test_a_file_that_cannot_be_read_is_one_sentence_and_a_next_step(tmp_path, na
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    for path in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(NotFound, match=str(path)):
-            open_records(path)
+    with pytest.raises(NotFound, match=str(tmp_path / "none.jsonl")):
+        open_records(tmp_path / "none.jsonl")
+    with pytest.raises(InvalidData, match=f"The folder {tmp_path.name} has no data files"):
+        list(open_records(tmp_path).rows)
 
 
 def test_csv_rows_are_numbered_by_the_line_they_begin_on(tmp_path):
