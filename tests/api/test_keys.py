@@ -61,6 +61,25 @@ def test_a_revoked_key_is_refused_from_the_next_request_on(served, call):
         client.files.list()
 
 
+def test_a_key_is_renamed_narrowed_and_limited_and_it_holds_at_once(call):
+    made = call("POST", "/v1/keys", {"name": "wide", "role": "member"})[1]
+    path = f"/v1/keys/{made['id']}"
+    assert call("GET", "/v1/files", key=made["key"])[0] == 200
+    changed = call("POST", path, {"name": "narrow", "scopes": ["model.request"], "limits": {"tokens_per_day": 5}})[1]
+    assert (changed["name"], changed["scopes"], changed["limits"]) == ("narrow", ["model.request"], {"tokens_per_day": 5})
+    assert call("GET", "/v1/files", key=made["key"])[0] == 403
+    changed = call("POST", path, {"scopes": None, "limits": None})[1]
+    assert (changed["name"], changed["scopes"], changed["limits"]) == ("narrow", None, {})
+    assert call("GET", "/v1/files", key=made["key"])[0] == 200
+    assert call("POST", path, {"role": "owner"})[0] == call("POST", path, {"scopes": ["no.such"]})[0] == 400
+
+
+def test_nobody_widens_a_key_beyond_their_own(call):
+    narrow = call("POST", "/v1/keys", {"name": "clerk", "role": "owner", "scopes": ["keys.read", "keys.write"]})[1]
+    status, body = call("POST", f"/v1/keys/{narrow['id']}", {"scopes": None}, key=narrow["key"])
+    assert (status, body["error"]["param"]) == (403, "scopes")
+
+
 def test_a_rotated_key_has_a_successor_and_ends(call):
     made = call("POST", "/v1/keys", {"name": "ci", "role": "member"})[1]
     new = call("POST", f"/v1/keys/{made['id']}/rotate", {"overlap_seconds": 3600})[1]

@@ -133,6 +133,20 @@ def test_a_receiver_that_refuses_is_tried_again_later_and_later_and_then_given_u
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1, "a receiver can tell a repetition"
 
 
+def test_what_ended_long_ago_is_forgotten_and_what_is_still_tried_is_not(queue, receiver):
+    def prune(before):
+        with queue.database.write() as connection:
+            return webhooks.prune(connection, before)
+
+    subscribe(queue, receiver.url, "fine_tuning.job.cancelled")
+    cancelled(queue, "ftjob-1")
+    later = rows(queue)[0].created + 1
+    assert prune(later) == 0, "it is still to be sent"
+    assert Courier(queue.database, allow_private=True).deliver_one()
+    assert (prune(later - 1), prune(later)) == (0, 1)
+    assert rows(queue) == []
+
+
 def test_what_a_dead_server_took_with_it_is_sent_by_the_next(queue, receiver):
     subscribe(queue, receiver.url, "fine_tuning.job.cancelled")
     cancelled(queue, "ftjob-1")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from fastapi.concurrency import run_in_threadpool
 
+from tunesmith.api.strangers import Strangers
 from tunesmith.db import keys, projects
 from tunesmith.db.keys import Key
 from tunesmith.db.projects import Project
@@ -60,17 +61,19 @@ class Callers:
         self._last_used: dict[str, int] = {}
         self._limits: dict[str, Limits | None] = {}
         self._generation = 0
+        self.strangers = Strangers(clock)
         with database.read() as connection:
             self._pepper = keys.pepper(connection)
 
-    async def check(self, values: list[str]) -> Caller:
-        """The caller with these Authorization headers. Raises Unauthorized."""
+    async def check(self, values: list[str], address: str = "") -> Caller:
+        """The caller with these Authorization headers. Raises Unauthorized; RateLimited for an unknown key from an address that
+        came with too many wrong ones."""
         text = bearer(values)
         name = hashlib.sha256(text.encode()).digest()
         known = self._known.get(name)
         age = self._clock() - known.read_at if known is not None else STALE_SECONDS
         if known is None or age >= STALE_SECONDS:
-            known = await asyncio.shield(self._read(name, text))
+            known = await self._read_for(address, name, text)
         elif age >= FRESH_SECONDS:
             self._read(name, text)
         now = unix_now()
@@ -78,6 +81,15 @@ class Callers:
             raise Unauthorized("The API key has expired.", hint="Make another one, or rotate keys before they expire.")
         self._last_used[known.key.id] = now
         return known
+
+    async def _read_for(self, address: str, name: bytes, text: str) -> Caller:
+        if name not in self._known:
+            self.strangers.check(address)
+        try:
+            return await asyncio.shield(self._read(name, text))
+        except Unauthorized:
+            self.strangers.note(address)
+            raise
 
     def limits_of(self, project: str) -> Limits | None:
         """Of a project whose caller was checked."""

@@ -50,8 +50,9 @@ DeskDep = Annotated[Desk, Depends(get_desk)]
 
 
 async def require_key(request: Request, desk: DeskDep) -> Key:
-    """Raises Unauthorized."""
-    return (await desk.callers.check(request.headers.getlist("authorization"))).key
+    """Raises Unauthorized, RateLimited."""
+    address = request.client.host if request.client is not None else ""
+    return (await desk.callers.check(request.headers.getlist("authorization"), address)).key
 
 
 KeyDep = Annotated[Key, Depends(require_key)]

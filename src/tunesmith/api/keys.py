@@ -1,4 +1,4 @@
-"""/v1/keys: create, list, show, rotate, revoke. For owners, of their own project; for the organization's owners, of any."""
+"""/v1/keys: create, list, show, change, rotate, revoke. For owners, of their project; for the organization's owners, of any."""
 
 from typing import Annotated, Any
 
@@ -47,6 +47,19 @@ def list_keys(
 @router.get("/{key_id}")
 def retrieve(key_id: str, desk: DeskDep, key: KeyDep) -> wire.KeyObject:
     return wire.from_key(_find(desk, key, key_id))
+
+
+@router.post("/{key_id}")
+def change(key_id: str, body: wire.KeyChange, desk: DeskDep, key: KeyDep) -> wire.KeyObject:
+    """What it may holds from the next request on. Nobody gives more than they have."""
+    old, changes = _find(desk, key, key_id), wire.to_changes(body)
+    check_known(body.scopes)
+    if changes.keys() & {"scopes", "models"}:
+        check_grant(key, old.role, changes.get("scopes", old.scopes), changes.get("models", old.models))
+    with desk.database.write() as connection:
+        changed = keys.change(connection, old, **changes)
+    desk.callers.forget()
+    return wire.from_key(changed)
 
 
 @router.post("/{key_id}/rotate")

@@ -217,6 +217,13 @@ def rotate(connection: Connection, key: Key, overlap_seconds: int) -> tuple[Key,
     return made, text
 
 
+def change(connection: Connection, key: Key, **values: Any) -> Key:
+    """The key with another name, other scopes, models or limits."""
+    if values:
+        connection.execute(update(keys).where(keys.c.id == key.id).values(values))
+    return get(connection, key.id, key.project)
+
+
 def touch(connection: Connection, last_used: dict[str, int]) -> None:
     """Writes when keys were last used: id -> time."""
     for key_id, when in last_used.items():

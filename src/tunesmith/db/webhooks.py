@@ -166,6 +166,12 @@ def note(connection: Connection, delivery: Delivery, **values: Any) -> None:
     connection.execute(update(deliveries).where(deliveries.c.id == delivery.id).values(**values))
 
 
+def prune(connection: Connection, before: float) -> int:
+    """Forgets deliveries that were told before then and are tried no more; how many."""
+    ended = deliveries.c.next_try.is_(None) & (deliveries.c.created < before)
+    return connection.execute(delete(deliveries).where(ended)).rowcount
+
+
 def list_deliveries(
     connection: Connection, webhook: Webhook, *, after: str | None, limit: int
 ) -> tuple[list[Delivery], bool]:

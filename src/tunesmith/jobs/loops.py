@@ -8,7 +8,7 @@ import structlog
 from tunesmith.errors import Fenced
 
 IDLE_SECONDS = 0.5
-"""How often is looked for work when nothing woke the threads (a job may be ordered from the command line)."""
+"""How often is looked for work when nothing woke the threads, unless told otherwise."""
 
 log = structlog.get_logger("tunesmith.supervisor")
 
@@ -16,7 +16,8 @@ log = structlog.get_logger("tunesmith.supervisor")
 class Loops:
     """One thread for each `(name, work)`. `work` does one piece and says whether there was any: then it is called again."""
 
-    def __init__(self, works: list[tuple[str, Callable[[], bool]]]):
+    def __init__(self, works: list[tuple[str, Callable[[], bool]]], idle_seconds: float = IDLE_SECONDS):
+        self._idle_seconds = idle_seconds
         self.stopping = threading.Event()
         self._wakes: list[threading.Event] = []
         self._threads: list[threading.Thread] = []
@@ -56,4 +57,4 @@ class Loops:
             if worked:
                 self.wake()
             else:
-                wake.wait(IDLE_SECONDS)
+                wake.wait(self._idle_seconds)

@@ -27,6 +27,8 @@ from tunesmith.settings import Settings
 from tunesmith.store import BlobStore
 from tunesmith.types import JobKind, Wanted
 
+LOOK_SECONDS = 2.0
+"""How often a lane with nothing to do looks for orders that came from elsewhere; the API's wake it at once."""
 TICK_SECONDS = 0.1
 """How often a running worker's events and the job's wanted state are looked at."""
 CANCEL_SECONDS = 10.0
@@ -59,7 +61,7 @@ class Supervisor:
         for kind, num_at_once in lanes.items():
             works.append((f"check-{kind}", partial(self._check_one, kind)))
             works += [(f"run-{kind}-{number}", partial(self._run_one, kind)) for number in range(num_at_once)]
-        self._loops = Loops(works)
+        self._loops = Loops(works, LOOK_SECONDS)
         self._stopping = self._loops.stopping
         self.wake = self._loops.wake
 

@@ -1,6 +1,6 @@
 """Projects and keys on the wire: our own nouns, in OpenAI's manner. The text of a key is shown once, when it is made."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -52,6 +52,15 @@ class KeyCreate(Body):
     expires_at: Annotated[int, Field(ge=0, lt=1 << 40)] | None = None
 
 
+class KeyChange(Body):
+    """What is left out stays; `limits`, `scopes` and `models` are replaced as a whole, and null takes them away."""
+
+    name: Name | None = None
+    scopes: Words | None = None
+    models: Words | None = None
+    limits: LimitsBody | None = None
+
+
 class KeyRotate(Body):
     """How long the old key works beside the new one."""
 
@@ -91,6 +100,14 @@ class NewKey(KeyObject):
 
 def to_limits(body: LimitsBody | None) -> Limits | None:
     return None if body is None else body.model_dump(exclude_none=True)
+
+
+def to_changes(body: KeyChange) -> dict[str, Any]:
+    """What a change changes, as the table has it. A name cannot be taken away."""
+    changes = body.model_dump(include=body.model_fields_set, exclude={"limits", "name"})
+    if body.name is not None:
+        changes["name"] = body.name
+    return changes | ({"limits": to_limits(body.limits)} if "limits" in body.model_fields_set else {})
 
 
 def from_project(project: Project) -> ProjectObject:
