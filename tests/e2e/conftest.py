@@ -52,11 +52,11 @@ def start(data_dir: Path, *flags: str) -> Server:
             stdout=output,
             stderr=output,
         )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5).read()
-        except (urllib.error.URLError, ConnectionError) as error:
+        except OSError as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
                 if error.code == 401:

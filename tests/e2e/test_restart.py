@@ -1,9 +1,11 @@
-"""A batch lives through the deaths of its server: what has an answer is not asked again, and its end is told by a webhook."""
+"""What was accepted lives through the deaths of its server: what has an answer is not asked again, and no end is made up."""
 
+import http.client
 import io
 import json
 import signal
 import time
+import urllib.request
 
 import openai
 import pytest
@@ -84,3 +86,76 @@ def test_a_batch_survives_a_kill_and_a_stop_of_the_server_and_asks_nothing_twice
     finally:
         stop(server)
         receiver.close()
+
+
+NUM_ROWS = 40
+
+
+def items_of(folder):
+    """Attempt -> the rows that it told to be done; a torn last line tells nothing."""
+    found = {}
+    for path in sorted(folder.glob("attempts/*/events.jsonl")):
+        events = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        found[int(path.parent.name)] = [event["row"] for event in events if event["type"] == "item"]
+    return found
+
+
+def ask_for_a_stream(server):
+    body = {"model": "tunesmith/tiny", "messages": [{"role": "user", "content": "Count."}], "stream": True, "max_tokens": 400}
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+    data = json.dumps(body | {"ignore_eos": True}).encode()
+    return urllib.request.urlopen(urllib.request.Request(f"{server.url}/chat/completions", data=data, headers=headers))
+
+
+def test_a_kill_in_the_middle_of_an_eval_run_of_a_stream_and_of_responses_loses_nothing_that_was_accepted(tmp_path):
+    data, model = tmp_path / "data", "tunesmith/tiny"
+    server = start(data, "--threads", "1")
+    try:
+        client = server.client(max_retries=20)
+        judged = client.evals.create(
+            name="numbers",
+            data_source_config={"type": "custom", "item_schema": {"type": "object"}, "include_sample_schema": True},
+            testing_criteria=[{
+                "type": "string_check", "name": "any", "operation": "ne", "input": "{{ sample.output_text }}", "reference": "-",
+            }],
+        )  # fmt: skip
+        ended = client.responses.create(model=model, input="Say hello.", max_output_tokens=16)
+        run = client.evals.runs.create(judged.id, name="killed", data_source={
+            "type": "completions", "model": model, "sampling_params": {"temperature": 0, "max_completion_tokens": 64},
+            "source": {"type": "file_content", "content": [{"item": {"n": n}} for n in range(NUM_ROWS)]},
+            "input_messages": {"type": "template", "template": [{"role": "user", "content": "Tell of {{ item.n }} rivers."}]},
+        })  # fmt: skip
+        folder = data / "runs" / run.id
+        while sum(map(len, items_of(folder).values())) < 3:
+            time.sleep(0.02)
+        waiting = client.responses.create(model=model, input="Tell of rivers.", background=True, max_output_tokens=64)
+        file = client.files.create(file=("rows.jsonl", io.BytesIO(b"x" * 100_000)), purpose="user_data")
+        stream = ask_for_a_stream(server)
+        assert stream.readline().startswith(b"data: {")
+        server.process.kill()
+        server.process.wait()
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)) as cut:
+            stream.read()
+        assert b"[DONE]" not in getattr(cut.value, "partial", b""), "a stream that was cut does not say that it is whole"
+        stream.close()
+        stop(server)
+        first = items_of(folder)
+        assert 3 <= len(first[1]) < NUM_ROWS, "it was killed in the middle"
+
+        server = start(data, "--threads", "1")
+        client = server.client(max_retries=20)
+        assert client.responses.retrieve(ended.id).output_text == ended.output_text
+        assert client.files.content(file.id).read() == b"x" * 100_000
+        while (run := client.evals.runs.retrieve(run.id, eval_id=judged.id)).status not in {"completed", "failed"}:
+            time.sleep(0.05)
+        assert (run.status, run.result_counts.total) == ("completed", NUM_ROWS)
+        told = items_of(folder)
+        assert told[1] == first[1]
+        assert sorted(row for rows in told.values() for row in rows) == list(range(NUM_ROWS)), "each is told once"
+        items = list(client.evals.runs.output_items.list(run.id, eval_id=judged.id, limit=100))
+        assert sorted(item.datasource_item["n"] for item in items) == list(range(NUM_ROWS))
+        while (waiting := client.responses.retrieve(waiting.id)).status in {"queued", "in_progress"}:
+            time.sleep(0.05)
+        assert waiting.status == "completed"
+    finally:
+        stop(server)

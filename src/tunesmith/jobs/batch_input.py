@@ -12,6 +12,8 @@ MAX_BYTES = 200 * 1024 * 1024
 MAX_PROBLEMS = 100
 MAX_ID = 512
 FIELDS = frozenset({"custom_id", "method", "url", "body"})
+WITHOUT_MODEL = frozenset({"/v1/moderations"})
+"""Endpoints whose requests need not name a model: the server's owner names it."""
 
 Problem = dict[str, Any]
 """OpenAI's shape: code, message, param, line (from 1, or None for the whole file)."""
@@ -67,7 +69,7 @@ def _look_at(
     if not isinstance(request, dict):
         return [("invalid_json_line", "This line is not a JSON object.", None)]
     wrong = [("unknown_parameter", f"Unknown field: {name[:80]!r}.", name[:80]) for name in sorted(request.keys() - FIELDS)]
-    return wrong + _of_id(request, number, seen) + _of_address(request, endpoint) + _of_body(request, models)
+    return wrong + _of_id(request, number, seen) + _of_address(request, endpoint) + _of_body(request, endpoint, models)
 
 
 def _of_id(request: dict[str, Any], number: int, seen: dict[str, int]) -> list[tuple[str, str, str | None]]:
@@ -92,7 +94,7 @@ def _of_address(request: dict[str, Any], endpoint: str) -> list[tuple[str, str, 
     return wrong
 
 
-def _of_body(request: dict[str, Any], models: set[str]) -> list[tuple[str, str, str | None]]:
+def _of_body(request: dict[str, Any], endpoint: str, models: set[str]) -> list[tuple[str, str, str | None]]:
     body = request.get("body")
     if not isinstance(body, dict):
         code = "invalid_body" if "body" in request else "missing_required_parameter"
@@ -100,7 +102,7 @@ def _of_body(request: dict[str, Any], models: set[str]) -> list[tuple[str, str, 
     wrong: list[tuple[str, str, str | None]] = []
     if isinstance(body.get("model"), str) and body["model"]:
         models.add(body["model"])
-    else:
+    elif "model" in body or endpoint not in WITHOUT_MODEL:
         wrong.append(("missing_required_parameter", "body.model must name a model.", "body.model"))
     if body.get("stream"):
         wrong.append(("invalid_value", "body.stream: a batch has no streams; leave it out.", "body.stream"))
