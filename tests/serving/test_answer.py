@@ -2,11 +2,11 @@
 
 import json
 
-import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tunesmith.serving.answer import Answer, Events, Told
+from tunesmith.serving.wire import Wire
 
 ENGINE, NAME = "ad-0123456789abcdef", "ft:tunesmith/tiny:local:münchen:0123abcd"
 STREAM = (
@@ -70,7 +70,9 @@ async def test_when_to_ask_again_reaches_the_client_and_no_other_header_of_the_e
 
     app = web.Application()
     app.router.add_get("/", full)
-    async with TestServer(app) as server, aiohttp.ClientSession() as client:
-        answer = Answer(await client.get(server.make_url("/")))
+    async with TestServer(app) as server:
+        wire = Wire(str(server.make_url("")), None, "")
+        answer = Answer(await wire.ask("GET", "/"))
         assert answer.headers == {"Retry-After": "3"}
         await answer.begin()
+        await wire.close()

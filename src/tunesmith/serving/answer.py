@@ -5,11 +5,11 @@ Knows no upstream. The engine's own name of an adapter never leaves the desk, no
 
 import json
 from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 from typing import Any
 
-import aiohttp
-
 from tunesmith.errors import EngineFailed
+from tunesmith.serving.wire import Response
 
 EVENTS = "text/event-stream"
 PASSED_ON = ("Retry-After",)
@@ -19,15 +19,15 @@ PASSED_ON = ("Retry-After",)
 class Answer:
     """One answer. Whoever has it reads it to the end, or closes it; then `on_end` is called, once."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, names: tuple[str, str] | None = None):
+    def __init__(self, response: Response, *, names: tuple[str, str] | None = None):
         """`names`: what the engine calls the model, and what the client does."""
         self._response = response
         self._ends: list[Callable[[], None]] = []
         self._first = b""
         self.told = Told(names)
         self.status = response.status
-        self.content_type = response.headers.get("Content-Type", "application/json")
-        self.headers = {name: response.headers[name] for name in PASSED_ON if name in response.headers}
+        self.content_type = response.headers.get("content-type", "application/json")
+        self.headers = {name: response.headers[name.lower()] for name in PASSED_ON if name.lower() in response.headers}
 
     @property
     def is_stream(self) -> bool:
@@ -42,20 +42,18 @@ class Answer:
         Raises EngineFailed if the engine died meanwhile.
         """
         try:
-            self._first = await (self._response.content.readany() if self.is_stream else self._response.read())
-        except (aiohttp.ClientError, OSError) as error:
+            self._first = await (self._response.some() if self.is_stream else self._response.read())
+        except OSError as error:
             raise _died() from error
         if self.is_stream and not self._first:
             raise _died()
-        if not self.is_stream:
-            self._response.release()
 
     async def read(self) -> bytes:
         """The whole body. Raises EngineFailed if the engine died meanwhile."""
         try:
-            whole = self._first + (await self._response.content.read() if self.is_stream else b"")
+            whole = self._first + (await self._response.read() if self.is_stream else b"")
             return whole if self.is_stream else self._named(whole)
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise _died() from error
         finally:
             self.close()
@@ -70,14 +68,14 @@ class Answer:
             for event in map(self.told.event, events.feed(self._first)):
                 if event:
                     yield event
-            async for chunk in self._response.content.iter_any():
+            while chunk := await self._response.some():
                 whole = b"".join(map(self.told.event, events.feed(chunk)))
                 if whole:
                     yield whole
             for event in map(self.told.event, events.end()):
                 if event:
                     yield event
-        except (aiohttp.ClientError, OSError):
+        except OSError:
             yield b"data: " + json.dumps({"error": error_object(_died())}).encode() + b"\n\n"
         finally:
             self.close()
@@ -90,8 +88,8 @@ class Answer:
             raise EngineFailed(f"The engine answered {self.status} without JSON.", hint="Look at the engine's log.") from error
 
     def abort(self) -> None:
-        """The engine is gone: whoever reads is told so. (A connection that is closed under a reader would leave it waiting.)"""
-        self._response.content.set_exception(aiohttp.ClientPayloadError("the engine is gone"))
+        """The engine is gone: whoever reads is told so."""
+        self._response.fail(ConnectionResetError("the engine is gone"))
 
     def close(self) -> None:
         """Ends the connection; an answer that has not come to its end is aborted. May be called twice."""
@@ -109,7 +107,7 @@ class Told:
 
     def __init__(self, names: tuple[str, str] | None):
         self._names = names
-        self._written = [] if names is None else [tuple(_member(name, space) for name in names) for space in (" ", "")]
+        self._written = () if names is None or names[0] == names[1] else _written(*names)
         self.usage: dict[str, Any] | None = None
         """What the engine counted, once it has said so."""
         self.hides_usage = False
@@ -118,7 +116,11 @@ class Told:
 
     def whole(self, data: bytes) -> bytes:
         """An answer that is one JSON value. Raises ValueError for what is none."""
-        return data if self._names is None else _bytes(self._noted(json.loads(data)))
+        if self._names is None:
+            return data
+        body = self._noted(json.loads(data))
+        is_same = not self._written and isinstance(body, dict) and "error" not in body
+        return data if is_same else _bytes(body)
 
     def event(self, event: bytes) -> bytes:
         """The event as the client sees it; [DONE] and comments stay as they are, and nothing is left of one that is hidden."""
@@ -177,6 +179,12 @@ def rename(body: dict[str, Any], engine_name: str, name: str) -> dict[str, Any]:
         message = str(error.get("message", "")).replace(engine_name, name)
         body["error"] = error | {"message": message, "param": error.get("param"), "code": code if isinstance(code, str) else None}
     return body
+
+
+@lru_cache(maxsize=256)
+def _written(engine_name: str, name: str) -> tuple[tuple[bytes, bytes], ...]:
+    """How an event says the engine's name, and what it shall say."""
+    return tuple((_member(engine_name, space), _member(name, space)) for space in (" ", ""))
 
 
 def _member(model: str, space: str) -> bytes:

@@ -4,13 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from tunesmith.errors import EngineFailed, InvalidRequest, TunesmithError
-
-CONNECT_SECONDS = 10.0
-KEEP_SECONDS = 2.0
-"""How long an idle connection is used again; less than the engine's patience (uvicorn has 5 s), which would end it under us."""
+from tunesmith.serving.wire import Response, Wire
 
 
 class Client:
@@ -18,31 +13,21 @@ class Client:
 
     def __init__(self, label: str, *, base_url: str = "http://engine", socket: Path | None = None, key: str = ""):
         self._label = label
-        self._base_url = base_url
-        self._session = aiohttp.ClientSession(
-            connector=(
-                aiohttp.UnixConnector(str(socket), limit=0, keepalive_timeout=KEEP_SECONDS)
-                if socket
-                else aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_SECONDS)
-            ),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-        )
+        self._wire = Wire(base_url, socket, key)
 
-    async def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> aiohttp.ClientResponse:
+    async def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Response:
         """The answer's head; its body is still to be read. Raises EngineFailed."""
         try:
-            # Not followed: an engine that sends us elsewhere is not the one that we started.
-            return await self._session.request(method, self._base_url + path, json=body, allow_redirects=False)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return await self._wire.ask(method, path, None if body is None else json.dumps(body).encode())
+        except OSError as error:
             raise EngineFailed(f"{self._label} stopped while it answered.", hint="Ask again; it is started anew.") from error
 
     async def text(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
         """Status and body. Raises EngineFailed."""
         response = await self.request(method, path, body)
         try:
-            return response.status, await response.text()
-        except (aiohttp.ClientError, OSError) as error:
+            return response.status, (await response.read()).decode(errors="replace")
+        except OSError as error:
             raise EngineFailed(f"{self._label} stopped while it answered.", hint="Ask again; it is started anew.") from error
         finally:
             response.close()
@@ -63,7 +48,7 @@ class Client:
         return value
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._wire.close()
 
 
 def said(status: int, value: Any, label: str) -> TunesmithError:
