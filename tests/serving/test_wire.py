@@ -1,4 +1,4 @@
-"""Answers come whole however they are sent, a cut one is never taken for whole, and connections are used again while they last."""
+"""Answers come whole however they are sent, a cut one is never taken for whole, and connections are used while they last."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
