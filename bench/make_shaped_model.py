@@ -28,6 +28,13 @@ SHAPES = {
 """From the models' own config.json files on the hub."""
 
 
+def write(model: torch.nn.Module, folder: Path) -> None:
+    """The weights, with the built-in base's tokenizer."""
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(TINY / name, folder / name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", choices=sorted(SHAPES))
@@ -35,9 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(SHAPES[args.shape], dtype=torch.float32)
-    model.save_pretrained(args.folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(TINY / name, args.folder / name)
+    write(model, args.folder)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters in {args.folder}")
 
 

@@ -31,6 +31,16 @@ def test_rows_steps_and_the_numbers_that_would_be_chosen_are_told(served, client
     assert told["recipe"]["method"]["learning_rate"] > 0
 
 
+def test_memory_hours_and_dollars_are_told(served, client):
+    machine = plan(served, training_file=upload(client, ROWS))[1]["machine"]
+    assert machine["peak_bytes"] == max(phase["bytes"] for phase in machine["phases"])
+    assert all(sum(phase["parts"].values()) == phase["bytes"] for phase in machine["phases"])
+    assert machine["peak_bytes"] > 3_000_000 * 4
+    assert {rental["spot"] for rental in machine["rentals"]} == {True, False}
+    assert all(rental["usd"] > 0 and rental["hours"] > 0 and rental["source"] for rental in machine["rentals"])
+    assert "bf16" in machine["rejected"]["T4"]
+
+
 def test_what_is_held_out_or_rehearsed_counts(served, client):
     told = plan(served, training_file=upload(client, ROWS), hyperparameters={"n_epochs": 1, "batch_size": 16},
                 recipe={"data": {"held_out": 0.1, "rehearsal": 0.5}})[1]

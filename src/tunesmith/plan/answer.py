@@ -3,7 +3,7 @@
 Pure: a question and a list of prices in, an answer out. Whoever prints it or draws it stands above.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date as Day
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ from tunesmith.plan.spot import Interrupted
 from tunesmith.plan.trained import Trained
 
 COUNTS = (1, 2, 4, 8)
-PACKED_TOKENS = 8192
-"""Of a forward pass on a GPU, where there are as many (`train/packing.py`)."""
+PACKED_TOKENS, CPU_TOKENS = 8192, 1024
+"""Of a forward pass on a GPU and on a CPU, where there are as many (`train/packing.py`)."""
 METHODS: dict[str, tuple[int, int]] = {"sft": (1, 0), "dpo": (2, 1), "kto": (1, 1), "orpo": (2, 0), "reward": (2, 0)}
 """Method -> answers of one row that are trained on, and forward passes of the base as reference."""
 
@@ -139,6 +139,24 @@ def _step(question: Question, sharded: int) -> Step:
         dropped=trained.dropped,
         optimizer=question.optimizer, sharded=sharded, accumulates=True,
     )
+
+
+def here(question: Question, *, on_gpu: bool) -> Step:
+    """A step of the run on a machine of one's own, in fp32 on a CPU; as long a pass as a packed one may be there."""
+    tokens = max(question.longest, PACKED_TOKENS if on_gpu else CPU_TOKENS)
+    step = replace(_step(question, 1), tokens=tokens, scored=tokens)
+    return step if on_gpu else replace(step, regime="fp32", head="sliced")
+
+
+def best_offers(found: Answer) -> list[tuple[Option, Offer]]:
+    """The cheapest offer of each kind of GPU on demand, and the cheapest spot one; the cheapest first."""
+    best: dict[tuple[str, bool], tuple[Option, Offer]] = {}
+    for option in found.options:
+        for offer in option.offers:
+            key = (option.gpu.name, offer.spot)
+            if key not in best or offer.usd < best[key][1].usd:
+                best[key] = (option, offer)
+    return sorted(best.values(), key=lambda each: each[1].usd)
 
 
 def _option(question: Question, gpu: Gpu, count: int, rows: list[Price], today: Day) -> Option | None:
