@@ -27,7 +27,7 @@ CASES = {
 
 def accuracies(root, method, *, swapped):
     """Share of held-out pairs that are told right, before and after; what is held out is never swapped."""
-    make, count = (judged, 1280) if method["type"] == "kto" else (pairs, 640)
+    make, count = (judged, 1600) if method["type"] == "kto" else (pairs, 1280)
     recipe = {
         "method": {"epochs": 2, "batch_size": 16} | method, "data": {"train": "train.jsonl", "validation": "held.jsonl"},
         "evaluation": {"verify": False},
