@@ -2,7 +2,7 @@
 
     python -m bench.train.trl_peer BASE STEPS.json QUANTIZATION --threads 2 [--best]
 
-Everybody has the same rows in each step, so the order is given; the rest is TRL's. `--best`: no activation checkpointing, float32
+Everybody has the same rows and the same tokens that train in each step, so both are given; the rest is TRL's. `--best`: no activation checkpointing, float32
 (a CPU without AMX computes bfloat16 slowly), and the caller gives rows of like length together.
 """
 
@@ -61,7 +61,7 @@ def main() -> None:
                 output_dir=scratch, per_device_train_batch_size=BATCH, max_steps=len(steps), max_length=None, use_cpu=True,
                 learning_rate=RATE, lr_scheduler_type="constant", adam_beta2=BETAS[1], seed=SEED, logging_steps=1,
                 disable_tqdm=True, train_sampling_strategy="sequential", shuffle_dataset=False, save_strategy="no",
-                report_to="none", **best,
+                completion_only_loss=True, report_to="none", **best,
             ),
             train_dataset=rows,
             processing_class=tokenizer,
