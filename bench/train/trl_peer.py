@@ -2,8 +2,8 @@
 
     python -m bench.train.trl_peer BASE STEPS.json QUANTIZATION --threads 2 [--best]
 
-Everybody has the same rows and the same tokens that train in each step, so both are given; the rest is TRL's. `--best`: no activation checkpointing, float32
-(a CPU without AMX computes bfloat16 slowly), and the caller gives rows of like length together.
+Everybody has the same rows, and trains the same tokens of them, in each step; the rest is TRL's. `--best`: no activation
+checkpointing, float32 (a CPU without AMX computes bfloat16 slowly), and the caller gives rows of like length together.
 """
 
 import argparse
