@@ -62,6 +62,8 @@ def start(data_dir: Path, *flags: str) -> Server:
                 if error.code == 401:
                     break  # the desk itself: while it loads, all but /health is 503
             if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                process.wait()
                 raise AssertionError(log.read_text()[-3000:]) from None
             time.sleep(0.1)
     made = run("keys", "create", "test", "--role", "owner", "--data-dir", data_dir, "--json")

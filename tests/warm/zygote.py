@@ -149,6 +149,8 @@ def serve(listening: socket.socket, module: str, owner: int) -> None:
     while True:
         for key, _ in selector.select():
             if key.fileobj is owner:
+                for pid in {each.data[0] for each in selector.get_map().values() if each.data}:
+                    _send_group(pid)  # what a test left running
                 return
             if key.fileobj is listening:
                 line, _ = listening.accept()
