@@ -1,6 +1,7 @@
 # make demo   sets everything up and runs the main job
 # make test   sets everything up and passes the tests
 # make test-long  what takes minutes and seldom changes: the control of the demo
+# make test-faults  kills every kind of run at every durable action, and compares (hours)
 # make test-vllm  tests the vLLM driver against the real one (minutes)
 # make clients  the official OpenAI clients that the tests use beside the installed one
 # make fuzz   much hostile input for every operation of the API
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test test-long test-vllm fuzz bench-serve bench-train bench-api check clients setup setup-dev clean
+.PHONY: demo serve test test-long test-faults test-vllm fuzz bench-serve bench-train bench-api check clients setup setup-dev clean
 
 demo: setup
 	$(BIN)/tunesmith demo
@@ -28,6 +29,9 @@ test: setup-dev clients
 
 test-long: setup-dev
 	$(BIN)/python -m pytest -m long
+
+test-faults: setup-dev
+	$(BIN)/python -m pytest -m faults -s tests/train/test_faults.py
 
 bench-serve: setup-dev
 	$(BIN)/python -m bench.serve $(ARGS)

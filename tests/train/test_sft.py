@@ -143,7 +143,7 @@ def test_a_run_does_not_go_on_with_other_rows(small):
     assert run(folder, Recorder(stop_after=4)) is None
     rows = (folder.root / "train.jsonl").read_text().splitlines(keepends=True)
     (folder.root / "train.jsonl").write_text("".join(reversed(rows)))
-    with pytest.raises(TrainingFailed, match="have changed"):
+    with pytest.raises(TrainingFailed, match="has changed: the rows"):
         run(folder, Recorder())
 
 

@@ -85,6 +85,8 @@ class Attempt:
 
     def train(self) -> bool:
         """True when all steps are done, False when it was paused or cancelled."""
+        for root in (self.folder.checkpoints, self.folder.artifacts):
+            checkpoints.clear(root)
         if self._resumed:
             self.tools.emit("resumed", step=self.step)
         elif self.held_out:

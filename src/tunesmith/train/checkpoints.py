@@ -118,6 +118,13 @@ def newest(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
+def clear(root: Path) -> None:
+    """Removes what a kill left half done: hidden folders that nobody will make whole."""
+    for path in root.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def folders(root: Path) -> list[Path]:
     """The folders named step-N, oldest first."""
     found = [path for path in root.iterdir() if step_of(path) is not None] if root.is_dir() else []

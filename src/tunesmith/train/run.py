@@ -23,7 +23,7 @@ from tunesmith.recipes.auto import resolve
 from tunesmith.recipes.compute import PROMPT_KINDS, refuse
 from tunesmith.recipes.run import Recipe
 from tunesmith.runfolder import RunFolder
-from tunesmith.train import checkpoints, order, packing, preflight, processes
+from tunesmith.train import checkpoints, fingerprint, order, packing, preflight, processes
 from tunesmith.train.adapters import folder_name, save_trained
 from tunesmith.train.attempt import Attempt
 from tunesmith.train.forecast import Forecast, peak_flops
@@ -57,12 +57,9 @@ def train(recipe: Recipe, folder: RunFolder, tools: Tools, method: Method) -> di
     if (reason := vllm_refuses(recipe.adapter, recipe.quantization)) is not None:
         tools.emit("warning", message=f"What this run makes will not load in vLLM: {reason}. Our own engine serves it.")
     start = checkpoints.newest(folder.checkpoints, lambda message: tools.emit("warning", message=message))
-    made_from = {"base_revision": base.revision, "rows": tokens.digest(data.train)}
-    if start is not None and start.state["made_from"] != made_from:
-        raise TrainingFailed(
-            "The base or the rows have changed since the checkpoint was written, so the run cannot go on.",
-            hint="Put them back, or start a new run.",
-        )
+    made_from = fingerprint.made_from(asked, base, tokenizer, tokens.digest(data.train))
+    if start is not None:
+        fingerprint.compare(made_from, start.state["made_from"], lambda message: tools.emit("warning", message=message))
 
     tools.emit("phase", phase="loading", message=f"Loading {base.id} ({recipe.quantization})")
     device = "cuda" if torch.cuda.is_available() else "cpu"
