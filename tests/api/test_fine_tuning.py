@@ -184,7 +184,7 @@ def test_jobs_without_metadata_are_found(client, broken_file):
 
 def test_integrations_ask_for_what_is_missing_and_are_echoed_where_nothing_is(client, broken_file, monkeypatch):
     asked = [{"type": "wandb", "wandb": {"project": "mine", "tags": ["a"]}}]
-    for name in tracking.Wandb.settings:
+    for name in tracking.SETTINGS["wandb"][0]:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(openai.BadRequestError, match="Weights & Biases is not available") as caught:
         order(client, broken_file, integrations=asked)

@@ -10,14 +10,13 @@ import pytest
 
 from tunesmith.errors import InvalidRecipe
 from tunesmith.recipes.run import parse
-from tunesmith.recipes.tracking import TRACKERS, lacking
+from tunesmith.recipes.tracking import SETTINGS, TRACKERS, lacking
 from tunesmith.runfolder import RunFolder
 from tunesmith.train.tracking import numbers_of, tracked
 
 
 def needs(type):
-    module = TRACKERS[type].module
-    return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"needs tunesmith[{type}]")
+    return pytest.mark.skipif(importlib.util.find_spec(type) is None, reason=f"needs tunesmith[{type}]")
 
 
 def run(tmp_path, *tracking, name="ftjob-1", steps=(1, 2)):
@@ -134,15 +133,16 @@ def test_every_service_has_a_file_and_says_what_it_lacks(monkeypatch):
     for type, cls in TRACKERS.items():
         assert importlib.util.find_spec(f"tunesmith.train.trackers.{type}") is not None
         tracker = cls(**({} if type == "tensorboard" else {"project": "mine"}))
-        for name in cls.settings:
+        names, hint = SETTINGS.get(type, ((), ""))
+        for name in names:
             monkeypatch.delenv(name, raising=False)
         with monkeypatch.context() as patch:
             patch.setattr("importlib.util.find_spec", lambda name: None)
             assert f"tunesmith[{type}]" in lacking(tracker)
         with monkeypatch.context() as patch:
             patch.setattr("importlib.util.find_spec", lambda name: name)
-            assert (lacking(tracker) or "") == cls.hint
-            for name in cls.settings[:1]:
+            assert (lacking(tracker) or "") == hint
+            for name in names[:1]:
                 patch.setenv(name, "x")
             assert lacking(tracker) is None
 

@@ -5,7 +5,7 @@
 
 import importlib.util
 import os
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
@@ -15,23 +15,12 @@ from tunesmith.recipes.method import Part, by_type
 class Tracker(Part):
     """A service that is told a run's numbers, or a place on this machine."""
 
-    module: ClassVar[str]
-    """What must be installed: tunesmith's extra of the same name as the type."""
-    settings: ClassVar[tuple[str, ...]] = ()
-    """Environment variables of which one must be set, for nothing is sent that nobody configured."""
-    hint: ClassVar[str] = ""
-    """What to set."""
-
     type: str
     """The kind of service."""
 
 
 class Wandb(Tracker):
     """A run of Weights & Biases, as OpenAI's `integrations` name it."""
-
-    module: ClassVar[str] = "wandb"
-    settings: ClassVar[tuple[str, ...]] = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL")
-    hint: ClassVar[str] = "Set WANDB_API_KEY in the server's environment (or WANDB_MODE=offline)."
 
     type: Literal["wandb"] = "wandb"
     """The kind of service."""
@@ -48,10 +37,6 @@ class Wandb(Tracker):
 class Mlflow(Tracker):
     """A run of an MLflow server, or of its database on this machine (`MLFLOW_TRACKING_URI=sqlite:////somewhere/mlflow.db`)."""
 
-    module: ClassVar[str] = "mlflow"
-    settings: ClassVar[tuple[str, ...]] = ("MLFLOW_TRACKING_URI",)
-    hint: ClassVar[str] = "Set MLFLOW_TRACKING_URI to the address of a server, or to sqlite:////FILE."
-
     type: Literal["mlflow"] = "mlflow"
     """The kind of service."""
     project: Annotated[str, Field(min_length=1, max_length=128)]
@@ -63,16 +48,12 @@ class Mlflow(Tracker):
 class TensorBoard(Tracker):
     """Event files for TensorBoard, in the run's own folder `tensorboard`."""
 
-    module: ClassVar[str] = "tensorboard"
-
     type: Literal["tensorboard"] = "tensorboard"
     """The kind of service."""
 
 
 class Trackio(Tracker):
     """A run of Trackio's on this machine: `trackio show --project PROJECT`, from TRACKIO_DIR if that is set."""
-
-    module: ClassVar[str] = "trackio"
 
     type: Literal["trackio"] = "trackio"
     """The kind of service."""
@@ -86,6 +67,16 @@ TRACKERS: dict[str, type[Tracker]] = {"wandb": Wandb, "mlflow": Mlflow, "tensorb
 """An entry's `type` in a recipe's `tracking` -> its fields. The first is the default."""
 
 
+SETTINGS: dict[str, tuple[tuple[str, ...], str]] = {
+    "wandb": (
+        ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"),
+        "Set WANDB_API_KEY in the server's environment (or WANDB_MODE=offline).",
+    ),
+    "mlflow": (("MLFLOW_TRACKING_URI",), "Set MLFLOW_TRACKING_URI to the address of a server, or to sqlite:////FILE."),
+}
+"""Service -> environment variables of which one must be set, for nothing is sent that nobody configured, and what to do."""
+
+
 def _known(value: Any) -> Any:
     return by_type(value, TRACKERS, "tracking service")
 
@@ -95,8 +86,7 @@ AnyTracker = Annotated[SerializeAsAny[Tracker], BeforeValidator(_known)]
 
 def lacking(tracker: Tracker) -> str | None:
     """What must be installed or set here before a run can be tracked so; None when nothing is missing."""
-    if importlib.util.find_spec(tracker.module) is None:
+    if importlib.util.find_spec(tracker.type) is None:
         return f"Install it beside the server: pip install 'tunesmith[{tracker.type}]'."
-    if tracker.settings and not any(os.environ.get(name) for name in tracker.settings):
-        return tracker.hint
-    return None
+    names, hint = SETTINGS.get(tracker.type, ((), ""))
+    return hint if names and not any(os.environ.get(name) for name in names) else None
