@@ -30,6 +30,7 @@ LOADS_WEIGHTS: dict[str, str] = {
     "models/loader.py": "the one loader of bases",
     "models/weights.py": "the same files as tensors, where no model code is wanted",
     "engine/adapters.py": "an adapter's few tensors, after models/artifact.py has checked its folder",
+    "models/export.py": "an adapter under PEFT, to be merged into its base",
     "train/saved.py": "an adapter under PEFT, after models/artifact.py has checked its folder",
     "train/checkpoints.py": "a run's own tensors, from bytes that matched the manifest's sha256",
 }
