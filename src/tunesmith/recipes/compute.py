@@ -36,8 +36,8 @@ class ComputeRecipe(Part):
     processes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processes that share each step's rows on this machine, one for each GPU, by accelerate; the step stays the same."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
-    """GiB that the run may take on its device; the preflight cuts steps so that it does, or refuses. None means what is free: of a
-    CPU's nine tenths."""
+    """GiB that the run may take on its device; the preflight cuts steps so that it does, or refuses. None means what is free: of
+    a CPU's nine tenths."""
     usd_per_hour: Annotated[float, Field(ge=0)] | None = None
     """What this machine costs; with it the run's dollars are foretold and told."""
 

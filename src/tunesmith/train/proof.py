@@ -35,9 +35,18 @@ class Bounds(NamedTuple):
 
     mean: float
     worst: float
+    spread: float
+    """Where rounding itself is large, the worst may be so many times the mean instead."""
+
+    def most(self, mean: float) -> float:
+        """The worst that is let pass beside this mean."""
+        return max(self.worst, self.spread * mean)
 
 
-BOUNDS = {torch.float32: Bounds(1e-4, 1e-4), torch.bfloat16: Bounds(2e-3, 0.05)}
+BOUNDS = {torch.float32: Bounds(2e-5, 1e-4, 100), torch.bfloat16: Bounds(2e-3, 0.05, 25)}
+"""A token that the base finds very unlikely has a log-probability that float32 itself rounds by more than 1e-4: transformers in
+float32 and in float64 were 1.5e-4 apart at worst and 8e-6 in the mean, on English text and the built-in base, which knows none. A
+fault moves the mean (docs/decisions/0010)."""
 
 
 class ServedDiffers(TrainingFailed):
@@ -224,16 +233,16 @@ def compare(
     bounds = BOUNDS[dtype]
     worst, number, position = max(apart)
     mean = sum(distance for distance, _, _ in apart) / len(apart)
-    if worst > bounds.worst or mean > bounds.mean:
+    if worst > bounds.most(mean) or mean > bounds.mean:
         raise ServedDiffers(
             f"What is served differs from what was trained: log-probabilities are {mean:.2g} nats apart in the mean (at most "
-            f"{bounds.mean:g}) and {worst:.2g} at worst (at most {bounds.worst:g}), at token {position} of conversation {number}."
+            f"{bounds.mean:g}) and {worst:.2g} at worst (at most {bounds.most(mean):g}), at token {position} of conversation {number}."
         )
     answers = [distance(*pair) for told in found for made, read in told.answers for pair in zip(made, read, strict=True)]
-    if max(answers, default=0.0) > bounds.worst:
+    if max(answers, default=0.0) > bounds.most(mean):
         raise ServedDiffers(
             f"The engine's answers are not what it says of them afterwards: {max(answers):.2g} nats apart (at most "
-            f"{bounds.worst:g}).",
+            f"{bounds.most(mean):g}).",
             hint="This is a fault of the engine; please report it.",
         )
     return Proof(

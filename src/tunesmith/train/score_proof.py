@@ -65,9 +65,9 @@ def compare(
     ]
     worst, number = max(apart)
     mean = sum(each for each, _ in apart) / len(apart)
-    if worst > BOUNDS[dtype].worst or mean > BOUNDS[dtype].mean:
+    if worst > BOUNDS[dtype].most(mean) or mean > BOUNDS[dtype].mean:
         raise ServedDiffers(
             f"What is served differs from what was trained: scores are {mean:.2g} apart in the mean (at most "
-            f"{BOUNDS[dtype].mean:g}) and {worst:.2g} at worst (at most {BOUNDS[dtype].worst:g}), in conversation {number}."
+            f"{BOUNDS[dtype].mean:g}) and {worst:.2g} at worst (at most {BOUNDS[dtype].most(mean):g}), in conversation {number}."
         )
     return ScoreProof(len(conversations), len(apart), mean, worst, str(dtype).removeprefix("torch."))
