@@ -57,7 +57,9 @@ def test_a_file_that_would_fail_the_job_fails_the_plan_with_every_line(served, c
 def test_what_a_job_refuses_a_plan_refuses_too(served, client):
     file = upload(client, ROWS)
     for wrong, param in (
-        ({"method": {"type": "reinforcement"}}, "method.reinforcement.grader"), ({"model": "nobody"}, "model"), ({"owner": 1}, "owner"),
+        ({"method": {"type": "reinforcement"}}, "method.reinforcement.grader"),
+        ({"model": "nobody"}, "model"),
+        ({"owner": 1}, "owner"),
     ):
         status, answer = plan(served, training_file=file, **wrong)
         assert (status, answer["error"]["param"]) == (400, param)

@@ -236,13 +236,14 @@ def compare(
     if worst > bounds.most(mean) or mean > bounds.mean:
         raise ServedDiffers(
             f"What is served differs from what was trained: log-probabilities are {mean:.2g} nats apart in the mean (at most "
-            f"{bounds.mean:g}) and {worst:.2g} at worst (at most {bounds.most(mean):g}), at token {position} of conversation {number}."
+            f"{bounds.mean:g}) and {worst:.2g} at worst (at most {bounds.most(mean):.2g}), at token {position} of "
+            f"conversation {number}."
         )
     answers = [distance(*pair) for told in found for made, read in told.answers for pair in zip(made, read, strict=True)]
     if max(answers, default=0.0) > bounds.most(mean):
         raise ServedDiffers(
             f"The engine's answers are not what it says of them afterwards: {max(answers):.2g} nats apart (at most "
-            f"{bounds.most(mean):g}).",
+            f"{bounds.most(mean):.2g}).",
             hint="This is a fault of the engine; please report it.",
         )
     return Proof(
