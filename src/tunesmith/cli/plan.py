@@ -148,29 +148,44 @@ def _show(found: "Answer", *, whole: bool) -> None:
         f"{question.quantization}, {question.total_tokens:,.0f} tokens in rows of up to {question.longest:,}", highlight=False,
     )
     table = Table(box=None, pad_edge=False)
-    for column, justify in (("GPU", "left"), ("peak GiB", "right"), ("of", "right"), ("pass", "right"), ("recompute", "right"),
-                            ("tokens/s", "right"), ("hours", "right"), ("USD", "right"), ("where", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for column in ("GPU", "peak/GiB", "pass", "recompute", "tokens/s", "hours", "USD", "where"):
+        if whole or column != "pass":
+            table.add_column(column, justify="left" if column in ("GPU", "where") else "right", no_wrap=not whole)
     seen: set[str] = set()
+    old: dict[str, str] = {}
     for option in found.options:
         if not whole and option.gpu.name in seen:
             continue
         seen.add(option.gpu.name)
         how = f"{option.count} x {option.gpu.name}" + (" (spread)" if option.sharded else "")
-        base = (how, f"{peak(option.phases).total / GIB:.1f}", f"{option.gpu.gib:.1f}", f"{option.step.tokens:,}",
-                str(option.step.recompute), f"{option.tokens_per_second:,.0f}")
+        base = [how, f"{peak(option.phases).total / GIB:.1f}/{option.gpu.gib:.1f}", f"{option.step.tokens:,}",
+                str(option.step.recompute), f"{option.tokens_per_second:,.0f}"]
+        if not whole:
+            del base[2]
         offers = option.offers if whole else _two(option.offers)
         for number, offer in enumerate(offers):
-            kind = f"spot, {offer.interrupted[1].interruptions:.2g} interruptions expected" if offer.spot else "on demand"
-            where = f"{offer.price.provider} {offer.price.instance} {kind}" + (f"; price {offer.age}" if offer.age else "")
-            table.add_row(*(base if not number else ("",) * 6), f"{offer.hours:.2f}", f"{offer.usd:,.2f}", where)
+            if offer.age:
+                old[offer.price.provider] = offer.age
+            shown = base if not number else [""] * len(base)
+            table.add_row(*shown, f"{offer.hours:.2f}", f"{offer.usd:,.2f}", _where(offer, whole))
         if not offers:
             table.add_row(*base, f"{option.hours:.2f}", "-", "no price is known")
     console.print(table)
+    if old:
+        console.print("* price " + "; ".join(f"{provider}: {age}" for provider, age in sorted(old.items())), highlight=False)
     for name, reason in found.rejected.items():
         console.print(f"[dim]{name}: {reason}[/]", highlight=False)
     for name, reason in found.unpriced.items():
         console.print(f"[dim]{name}: no price, {reason}[/]", highlight=False)
+
+
+def _where(offer: Any, whole: bool) -> str:
+    """Who rents it; with `whole` also which machine, and how often spot is expected to take it away."""
+    told = offer.price.provider + (" spot" if offer.spot else "") + ("*" if offer.age else "")
+    if not whole:
+        return str(told)
+    lost = f", {offer.interrupted[1].interruptions:.2g} interruptions expected" if offer.spot else ""
+    return f"{told}, {offer.price.instance}{lost}"
 
 
 def _two(offers: list[Any]) -> list[Any]:
