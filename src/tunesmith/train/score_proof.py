@@ -68,6 +68,7 @@ def compare(
     if worst > BOUNDS[dtype].most(mean) or mean > BOUNDS[dtype].mean:
         raise ServedDiffers(
             f"What is served differs from what was trained: scores are {mean:.2g} apart in the mean (at most "
-            f"{BOUNDS[dtype].mean:g}) and {worst:.2g} at worst (at most {BOUNDS[dtype].most(mean):.2g}), in conversation {number}."
+            f"{BOUNDS[dtype].mean:g}) and {worst:.2g} at worst (at most {BOUNDS[dtype].most(mean):.2g}), in "
+            f"conversation {number}."
         )
     return ScoreProof(len(conversations), len(apart), mean, worst, str(dtype).removeprefix("torch."))
