@@ -94,7 +94,6 @@ def test_a_file_that_is_missing_or_was_meant_for_something_else_is_refused(clien
         ({"extra_body": {"recipe": {"data": {"train": "/etc/passwd"}}}}, "recipe.data.train"),
         ({"extra_body": {"organization_id": "org-other"}}, "organization_id"),
         ({"integrations": [{"type": "wandb", "wandb": {"name": "n"}}]}, "integrations.0.wandb.project"),
-        ({"method": {"type": "dpo"}}, "method.type"),
         ({"method": {"type": "supervised", "dpo": {"hyperparameters": {"beta": 1}}}}, "method.dpo"),
         ({"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 51}}}},
          "method.supervised.hyperparameters.n_epochs"),
