@@ -101,12 +101,16 @@ def training(shape: Shape, step: Step) -> list[Phase]:
     logits, head_gradient = _head(shape, step)
     space = _workspace(shape, step)
     last = max(one_layer, (kept + one_layer) // shape.num_layers)
+    # A tied matrix has the head's gradient when the embedding's comes, which is made whole and then added.
+    twice = shape.embedding * _trained_bytes(step) // step.sharded if shape.is_tied and step.rank is None else 0
+    embedding = [Phase("embedding", held | {"gradients": gradients, "workspace": twice})] if twice else []
     return [
         Phase("loss", held | {"activations": kept, "logits": logits, "gradients": max(before, head_gradient)}),
         Phase("backward begins", held | {
             "activations": kept + one_layer, "gradients": max(before, head_gradient), "workspace": space,
         }),
         Phase("backward ends", held | {"activations": last, "gradients": gradients, "workspace": space}),
+        *embedding,
         Phase("optimizer step", held | {"gradients": gradients}),
     ]
 

@@ -171,7 +171,8 @@ def num_tokens(batch: Batch) -> int:
 
 def planned(work: Work, method: Method, shape: Shape, space: int, steps: list[list[int]]) -> Planned:
     """The plan of the largest pass as `work` cuts it."""
-    batch = largest(work, method, steps)
+    batches = [micro_batches(step, work, method, 0) for step in steps]
+    batch = max((each for step in batches for each in step), key=num_tokens)
     what, virtual = trained(shape, work.recipe.adapter), work.recipe.adapter.num_virtual
     on_gpu, compute = work.device != "cpu", work.recipe.compute
     rows, length = batch["input_ids"].shape
@@ -181,7 +182,8 @@ def planned(work: Work, method: Method, shape: Shape, space: int, steps: list[li
         regime=_regime(what.rank) if on_gpu else "fp32", quantization=work.recipe.quantization, trained=what.parameters,
         rank=what.rank, adapted=what.adapted, dropped=what.dropped, optimizer=compute.optimizer,
         recompute=compute.recompute or "none",
-        head="columns" if virtual else head, offload=compute.offload_activations, accumulates=True,
+        head="columns" if virtual else head, offload=compute.offload_activations,
+        accumulates=max(len(step) for step in batches) > 1,
     )
     return Planned(shape, step, training(shape, step), space)
 
