@@ -1,6 +1,6 @@
 """Kills a run at each of its durable actions in turn, resumes it, and compares with the run that nobody killed, as SQLite does.
 
-    python tests/train/faults.py FOLDER 'JSON of changes to RECIPE' [--every N]
+    python tests/train/faults.py FOLDER 'JSON of changes to RECIPE' [--every N] [--after K]
 
 Every run is a fork of this process, which has imported all and computed nothing. The k-th call of what makes something durable
 (ACTIONS) kills it before it happens, for k = 1, 2, ... until a run gets through; `--every` takes each N-th. After each kill one
@@ -127,12 +127,13 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("changes", type=json.loads)
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--after", type=int, default=0, help="begin behind this action")
     args = parser.parse_args()
     began = time.monotonic()
     straight = make(args.root / "straight", args.changes)
     assert attempt(straight, 1, lambda: None) == 0, output(straight)
     wanted = outcome(straight)
-    count = kills = 0
+    count, kills = args.after, 0
     while True:
         count += args.every
         folder = make(args.root / "killed", args.changes)

@@ -88,6 +88,8 @@ class Attempt:
         for root in (self.folder.checkpoints, self.folder.artifacts):
             checkpoints.clear(root)
         if self._resumed:
+            checkpoints.prune(self.folder.checkpoints, self.step, self.work.recipe.checkpoints.keep)
+        if self._resumed:
             self.tools.emit("resumed", step=self.step)
         elif self.held_out:
             self.tools.emit("phase", phase="evaluating", message="Loss on the held-out rows before training")

@@ -62,7 +62,7 @@ def write(root: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise storage_error(error, final) from error
-    _prune(root, checkpoint.step, keep)
+    prune(root, checkpoint.step, keep)
     return final
 
 
@@ -136,7 +136,8 @@ def step_of(folder: Path) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def _prune(root: Path, step: int, keep: int) -> None:
+def prune(root: Path, step: int, keep: int) -> None:
+    """Deletes all but the newest `keep` up to `step`, and those after it, which the run has not reached."""
     known = folders(root)
     old = [folder for folder in known if (step_of(folder) or 0) <= step][:-keep]
     later = [folder for folder in known if (step_of(folder) or 0) > step]
