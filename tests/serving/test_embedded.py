@@ -63,7 +63,9 @@ async def test_a_base_on_nf4_is_another_engine(router: Router, small_base: Base,
     assert [(state.base, state.quantization) for state in await router.states()] == [(small_base.id, "nf4")]
 
 
-async def test_an_engine_that_cannot_start_says_why(tmp_path: Path) -> None:
+async def test_an_engine_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its last words: a process that was forked from a test's zygote may have others.
+    monkeypatch.delenv("TUNESMITH_TEST_ZYGOTES", raising=False)
     order = EngineOrder("./nothing-here", "none", tmp_path, 1, tmp_path / "engine.log")
     upstream = Driven(Embedded(order), memory=Memory())
     with pytest.raises(EngineFailed, match="There is no base model './nothing-here'"):

@@ -48,7 +48,7 @@ def test_a_kill_at_any_durable_action_changes_no_bit(tmp_path):
 
 @pytest.mark.faults
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("changes", cases(), ids=lambda changes: "-".join(str(v) for part in changes.values() for v in (
+@pytest.mark.parametrize("changes", list(cases()), ids=lambda changes: "-".join(str(v) for part in changes.values() for v in (
     part.values() if isinstance(part, dict) else [part])))  # fmt: skip
 def test_the_same_for_every_method_and_kind_of_adapter(tmp_path, changes):
     found = killed_everywhere(tmp_path, changes)

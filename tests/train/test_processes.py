@@ -61,6 +61,7 @@ def test_two_processes_make_the_steps_of_one(tmp_path, alone):
     assert folder.result()["trained_tokens"] == alone.result()["trained_tokens"]
 
 
+@pytest.mark.long
 def test_two_processes_that_were_killed_end_as_those_that_were_not(tmp_path):
     whole, killed = two(tmp_path / "whole"), two(tmp_path / "killed")
     assert work(whole).wait(240) == 0
