@@ -109,7 +109,7 @@ def build(
     for a file that cannot be read, has nothing to train on or holds what the method cannot use.
 
     With `cache`, a folder, the examples lie in a file there, made once for equal files and choices (see `tokens.py`), and not in
-    memory; what is known of each row beside them is about 300 bytes.
+    memory; what is known of each row beside them is less than 1,300 bytes (by test).
     """
     method = method or SftMethod()
     paths = [folder / name for name in (data.train, data.validation) if name]

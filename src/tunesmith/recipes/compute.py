@@ -22,8 +22,7 @@ class ComputeRecipe(Part):
     rows of like length elsewhere; true refuses where it is not right; false pads."""
     packing_length: Annotated[int, Field(ge=64, le=1_048_576)] | None = None
     """Tokens of one forward pass when packing, at least the longest row's; None means 8,192 on a GPU, where fewer pay for
-    unpacking 4-bit weights too often, and 1,024 on a CPU, where more gains nothing and costs memory
-    (docs/results.md)."""
+    unpacking 4-bit weights too often, and 1,024 on a CPU, a guess: longer lines cost memory, and there is little to launch."""
     recompute: Literal["none", "all"] | Annotated[int, Field(ge=2, le=1000)] | None = None
     """Layers whose activations are computed again in the backward pass: none (4 N FLOPs a token for LoRA), every n-th, all (6 N).
     None means none, unless the preflight finds that memory is short."""
